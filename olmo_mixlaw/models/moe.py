@@ -21,7 +21,7 @@ from olmo_mixlaw.models.moe_ops import (
     swiglu,
     to_experts,
 )
-from olmo_mixlaw.models.routing import auxiliary_loss, route
+from olmo_mixlaw.models.routing import auxiliary_loss, load_metrics, route
 
 __all__ = ["BACKENDS", "ROUTERS", "MoE", "MoEConfig", "StackedLinear"]
 
@@ -166,10 +166,10 @@ class MoE(nn.Module):
 
     def _count(self, counts: Tensor) -> None:
         """Take in the load of one micro-batch; after the backward of a batch, move the bias."""
-        self._load = counts.clone() if self._load is None else self._load + counts
+        self._load = counts.long() if self._load is None else self._load + counts
         if self.selection_bias is None or not self.config.bias_update_rate:
             return
-        self._pending = counts.clone() if self._pending is None else self._pending + counts
+        self._pending = counts.long() if self._pending is None else self._pending + counts
         self._backwards += 1
         if self._backwards == round(1 / self.aux_scale):
             # Not yet: activation checkpointing has still to run this layer's forward again, and
@@ -180,7 +180,7 @@ class MoE(nn.Module):
         """Raise the bias of experts below the mean load of the batch, lower the others."""
         assert self._pending is not None
         assert self.selection_bias is not None
-        load = self._pending.long()
+        load = self._pending.clone()
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(load)
         step = round(self.config.bias_update_rate / BIAS_UNIT)
@@ -188,21 +188,12 @@ class MoE(nn.Module):
         self.selection_bias += (step * torch.sign(load.sum() - len(load) * load)).int()
         self._pending, self._backwards = None, 0
 
-    def metrics(self) -> dict[str, float]:
-        """How evenly the experts were used since the last call, on this process; {} before use.
+    def take_load(self) -> Tensor | None:
+        """Tokens of each expert since the last call, (E), on this process; None for none."""
+        load, self._load = self._load, None
+        return load
 
-        `load/<e>`: share of the pairs; `load_entropy`: of these shares, over its highest, so 1
-        when even; `dead_experts`: share of experts without a token; `max_violation`: highest
-        load over the mean, less 1 (arXiv 2408.15664, Eq. 4).
-        """
-        if self._load is None:
-            return {}
-        share = (self._load / self._load.sum()).double().cpu()
-        self._load = None
-        entropy = -torch.xlogy(share, share).sum() / math.log(len(share)) if len(share) > 1 else 1.0
-        return {
-            "load_entropy": float(entropy),
-            "dead_experts": float((share == 0).double().mean()),
-            "max_violation": float(share.max() * len(share) - 1),
-            **{f"load/{e:03d}": float(one) for e, one in enumerate(share)},
-        }
+    def metrics(self) -> dict[str, float]:
+        """`load_metrics` of the tokens since the last call, on this process; {} before use."""
+        load = self.take_load()
+        return {} if load is None else load_metrics(load)

@@ -18,6 +18,10 @@ from torch import Tensor, nn
 
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.models.moe import MoE, MoEConfig
+from olmo_mixlaw.models.routing import load_metrics
+
+# What `moe_metrics` tells of every layer and of the whole model.
+LOAD_METRICS = ("load_entropy", "dead_experts", "max_violation")
 
 
 @dataclass
@@ -119,7 +123,7 @@ class MoEOLMo(OLMo):
 
     def moe_layers(self) -> list[MoE]:
         """The MoE feed-forwards, from the first layer to the last."""
-        return [module for module in self.modules() if isinstance(module, MoE)]
+        return moe_layers(self)
 
     def set_accumulation(self, micro_batches: int) -> None:
         """Say how many micro-batches a device batch is split into, for the auxiliary loss."""
@@ -200,18 +204,22 @@ def build_model(config: Any, *, init_params: bool = True) -> OLMo:
     return MoEOLMo(config, init_params=init_params)
 
 
-def moe_metrics(model: nn.Module) -> dict[str, float]:
-    """How evenly the experts were used since the last call; {} for a dense model.
+def moe_layers(model: nn.Module) -> list[MoE]:
+    """The MoE feed-forwards of a model, from the first layer to the last; [] for a dense one."""
+    return [module for module in model.modules() if isinstance(module, MoE)]
+
+
+def moe_metrics(load: Tensor) -> dict[str, float]:
+    """How evenly the experts were used, from the tokens of each, (MoE layers, E); {} for none.
 
     `moe/load_entropy`, `moe/dead_experts` and `moe/max_violation` are means over layers;
-    `moe/<layer>/...` is each layer's own, its load per expert among them.
+    `moe/<layer>/...` is each MoE layer's own, its load per expert among them.
     """
-    layers = [module for module in model.modules() if isinstance(module, MoE)]
-    found = [layer.metrics() for layer in layers]
+    found = [load_metrics(one) for one in load]
     result: dict[str, float] = {}
     if not found or not all(found):
         return result
-    for key in ("load_entropy", "dead_experts", "max_violation"):
+    for key in LOAD_METRICS:
         result[f"moe/{key}"] = sum(one[key] for one in found) / len(found)
     for i, one in enumerate(found):
         result |= {f"moe/{i:02d}/{key}": value for key, value in one.items()}

@@ -5,6 +5,7 @@ All of it in fp32 at least, whatever the model computes in: in bf16 two experts 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -91,3 +92,22 @@ def auxiliary_loss(
     if config.z_loss_weight:
         terms.append(config.z_loss_weight * z_loss(routing.logits))
     return torch.stack(terms).sum() if terms else None
+
+
+def load_metrics(load: Tensor) -> dict[str, float]:
+    """How evenly the experts of one layer were used, from the tokens of each, (E); {} for none.
+
+    `load/<e>`: share of the pairs; `load_entropy`: of these shares, over its highest, so 1
+    when even; `dead_experts`: share of experts without a token; `max_violation`: highest
+    load over the mean, less 1 (arXiv 2408.15664, Eq. 4).
+    """
+    if not load.any():
+        return {}
+    share = load.double().cpu() / float(load.sum())
+    entropy = -torch.xlogy(share, share).sum() / math.log(len(share)) if len(share) > 1 else 1.0
+    return {
+        "load_entropy": float(entropy),
+        "dead_experts": float((share == 0).double().mean()),
+        "max_violation": float(share.max() * len(share) - 1),
+        **{f"load/{e:03d}": float(one) for e, one in enumerate(share)},
+    }

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
 from olmo.torch_util import barrier, get_fs_local_rank, get_global_rank
 from olmo.util import find_latest_checkpoint, is_url
@@ -23,6 +24,32 @@ _SHAPE = (
     "mlp_ratio", "mlp_hidden_size", "weight_tying", "include_bias", "attention_layer_norm",
     "layer_norm_type", "norm_after", "moe",
 )  # fmt: skip
+
+
+def allow_trainer_state() -> None:
+    """Let `torch.load` read what OLMo's train.pt holds: paths and NumPy's generator state.
+
+    OLMo 0.6.0 loads without saying what it expects, which torch refuses since 2.6. These few
+    types are harmless; anything else in a checkpoint is still refused.
+    """
+    import pathlib
+
+    from numpy.core import multiarray
+
+    _reconstruct = multiarray._reconstruct  # type: ignore[attr-defined]
+
+    torch.serialization.add_safe_globals(
+        [
+            pathlib.PosixPath,
+            pathlib.WindowsPath,
+            np.ndarray,
+            np.dtype,
+            type(np.dtype(np.uint32)),
+            _reconstruct,
+            (_reconstruct, "numpy.core.multiarray._reconstruct"),
+            (_reconstruct, "numpy._core.multiarray._reconstruct"),
+        ]
+    )
 
 
 def to_load(config: MixTrainConfig, where: str) -> Path | None:

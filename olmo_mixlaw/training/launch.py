@@ -36,7 +36,8 @@ from olmo_mixlaw.training.sources import (
     sources_of,
     steps_until_exhausted,
 )
-from olmo_mixlaw.training.trainer import MixTrainer, StoppedError, allow_trainer_state
+from olmo_mixlaw.training.tally import Tally
+from olmo_mixlaw.training.trainer import MixTrainer, StoppedError
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def train(config: str | Path | MixTrainConfig, overrides: Sequence[str] = ()) ->
     check(config, where, process.expected_world_size(), on_gpu)
     check_scheduler(config, where)
     check_evaluators(config, where)
-    allow_trainer_state()
+    checkpoints.allow_trainer_state()
     with process.frozen_garbage(), process.process_group(on_gpu) as device:
         return _train(config, where, device)
 
@@ -116,11 +117,10 @@ def _train(config: MixTrainConfig, where: str, device: torch.device) -> Path:
         mixture=mixture,
         n_steps=n_steps,
         mixture_description=described,
-        metrics=_metrics(folder, mixture),
         evals=_evals(folder, bool(evaluators)),
     )
+    trainer.metrics = _metrics(folder, trainer.tally)
     with trainer, process.stop_signals(trainer):
-        trainer.start_records()
         if load_path is not None:
             config.load_path = str(load_path)
             checkpoints.restore(trainer, load_path, config)
@@ -194,13 +194,11 @@ def _loader(config: MixTrainConfig, mixture: Mixture | None, n_steps: int) -> Da
     return build_train_dataloader(config)
 
 
-def _metrics(folder: Path, mixture: Mixture | None) -> Record | None:
+def _metrics(folder: Path, tally: Tally) -> Record | None:
     """metrics.csv, which the first process writes."""
-    if mixture is None or get_global_rank() != 0:
+    if tally.mixture is None or get_global_rank() != 0:
         return None
-    columns = ["step", "tokens", "loss", "learning_rate", "grad_norm"]
-    for kind in ("loss", "tokens", "ratio", "epochs"):
-        columns += [f"{kind}_{label}" for label in mixture.labels]
+    columns = ["step", "tokens", "loss", "learning_rate", "grad_norm", *tally.columns]
     return Record(folder / METRICS, columns)
 
 

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from olmo.config import ActivationCheckpointingStrategy, DDPGradSyncMode, DistributedStrategy
 from olmo.model import OLMo
 from olmo.torch_util import get_local_rank, get_local_world_size, get_world_size
@@ -15,7 +16,33 @@ from torch.nn.parallel import DistributedDataParallel
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.models import olmo as ours
 from olmo_mixlaw.training.config import MixTrainConfig
-from olmo_mixlaw.training.trainer import LoneProcess
+
+
+class LoneProcess(DistributedDataParallel):
+    """A model in the place of DDP where there is no other process to reduce gradients with.
+
+    OLMo's checkpointer and parameter names ask for DDP; its buckets and hooks would cost a
+    tenth of a small model's step.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        torch.nn.Module.__init__(self)
+        self.module = module
+        group = dist.group.WORLD
+        assert group is not None
+        self.process_group = group
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> LoneProcess:
+        torch.nn.Module.train(self, mode)
+        return self
+
+    def no_sync(self) -> Any:
+        from contextlib import nullcontext
+
+        return nullcontext()
 
 
 def build_model(config: MixTrainConfig) -> OLMo:

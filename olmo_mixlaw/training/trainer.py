@@ -9,6 +9,7 @@ import errno
 import logging
 import math
 import random
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,18 +21,18 @@ import torch.distributed as dist
 from olmo.config import CheckpointType
 from olmo.torch_util import get_global_rank, get_world_size
 from olmo.train import Trainer
-from torch.nn.parallel import DistributedDataParallel
 
 from olmo_mixlaw.errors import CheckpointError, MixlawError
-from olmo_mixlaw.models.olmo import moe_metrics
 from olmo_mixlaw.training.config import MixTrainConfig
 from olmo_mixlaw.training.loader import Mixture
 from olmo_mixlaw.training.records import Record
+from olmo_mixlaw.training.tally import Tally
 
 log = logging.getLogger(__name__)
 
 STATE = "olmo_mixlaw"
 _NO_LABEL = -100
+_OF_LAYER = re.compile(r"moe/\d+/")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -55,59 +56,6 @@ class _Signalled(Exception):
     """Raised between two steps."""
 
 
-class LoneProcess(DistributedDataParallel):
-    """A model in the place of DDP where there is no other process to reduce gradients with.
-
-    OLMo's checkpointer and parameter names ask for DDP; its buckets and hooks would cost a
-    tenth of a small model's step.
-    """
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        torch.nn.Module.__init__(self)
-        self.module = module
-        group = dist.group.WORLD
-        assert group is not None
-        self.process_group = group
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.module(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> LoneProcess:
-        torch.nn.Module.train(self, mode)
-        return self
-
-    def no_sync(self) -> Any:
-        from contextlib import nullcontext
-
-        return nullcontext()
-
-
-def allow_trainer_state() -> None:
-    """Let `torch.load` read what OLMo's train.pt holds: paths and NumPy's generator state.
-
-    OLMo 0.6.0 loads without saying what it expects, which torch refuses since 2.6. These few
-    types are harmless; anything else in a checkpoint is still refused.
-    """
-    import pathlib
-
-    from numpy.core import multiarray
-
-    _reconstruct = multiarray._reconstruct  # type: ignore[attr-defined]
-
-    torch.serialization.add_safe_globals(
-        [
-            pathlib.PosixPath,
-            pathlib.WindowsPath,
-            np.ndarray,
-            np.dtype,
-            type(np.dtype(np.uint32)),
-            _reconstruct,
-            (_reconstruct, "numpy.core.multiarray._reconstruct"),
-            (_reconstruct, "numpy._core.multiarray._reconstruct"),
-        ]
-    )
-
-
 @dataclass
 class MixTrainer(Trainer):
     """A `Trainer` for a planned mixture (or, without one, for plain OLMo data)."""
@@ -121,13 +69,13 @@ class MixTrainer(Trainer):
     signal: int | None = None
     """Set by a signal handler; the run ends after the step that it falls into."""
 
-    _sums: torch.Tensor | None = None
-    """(2, K): losses and predicted tokens by source of this process in this step."""
-
-    _since_row: np.ndarray | None = None
-    """(2, K): the same of all processes since the last row of metrics.csv."""
+    tally: Tally = field(init=False)
 
     _stop_after_step: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tally = Tally(self.mixture, self.model, self.device)
 
     # State: 0.6.0 asks for the state of a GPU's generator even where there is none.
 
@@ -141,15 +89,12 @@ class MixTrainer(Trainer):
                 state = super().trainer_state_dict()
             finally:
                 torch.cuda.get_rng_state = asked
-        since = [] if self._since_row is None else self._since_row.tolist()
-        state[STATE] = {"mixture": self.mixture_description, "since_row": since}
+        state[STATE] = {"mixture": self.mixture_description, "since_row": self.tally.state()}
         return state
 
     def load_trainer_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_trainer_state_dict(state_dict)
-        since = state_dict.get(STATE, {}).get("since_row")
-        if since and self._since_row is not None and np.shape(since) == self._since_row.shape:
-            self._since_row = np.array(since)
+        self.tally.load_state(state_dict.get(STATE, {}).get("since_row", []))
 
     def restore_rng_state(self, rng_state: dict[str, Any]) -> None:
         random.setstate(rng_state["python"])
@@ -188,15 +133,12 @@ class MixTrainer(Trainer):
     def train_micro_batch(
         self, micro_batch: dict[str, Any], batch_size_in_tokens: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        if self._sums is None or "source" not in micro_batch:
+        if "source" not in micro_batch:
             return super().train_micro_batch(micro_batch, batch_size_in_tokens)
         losses, z_losses, _ = self.model_forward(
             micro_batch, loss_reduction="none", compute_z_loss=self.cfg.softmax_auxiliary_loss
         )
-        with torch.no_grad():
-            by_example = losses.detach().sum(dim=1, dtype=torch.float64)
-            predicted = torch.full_like(by_example, losses.shape[1])
-            self._sums.index_add_(1, micro_batch["source"], torch.stack([by_example, predicted]))
+        self.tally.add(micro_batch["source"], losses)
         ce_loss = losses.sum() / batch_size_in_tokens
         if z_losses is None:
             return ce_loss, ce_loss, None
@@ -205,19 +147,17 @@ class MixTrainer(Trainer):
 
     def train_batch(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Forward and backward; refuses a broken loss while the weights are still good."""
-        if self._sums is not None:
-            self._sums.zero_()
+        self.tally.start_step()
         ce_loss, z_loss = super().train_batch(batch)
+        self.tally.add_load()
         flags = torch.zeros(2, dtype=torch.float64, device=self.device)
         flags[0] = 0 if math.isfinite(ce_loss.item()) else 1
         flags[1] = self.signal or 0
         if get_world_size() > 1:
-            parts = [flags] if self._sums is None else [flags, self._sums.flatten()]
-            joined = torch.cat(parts)
+            joined = torch.cat([flags, self.tally.step])
             dist.all_reduce(joined)
             flags = joined[:2]
-            if self._sums is not None:
-                self._sums.copy_(joined[2:].view_as(self._sums))
+            self.tally.step.copy_(joined[2:])
             if flags[1] > 0 and self.signal is None:
                 self.signal = int(flags[1].item())
         if flags[0] > 0:
@@ -229,73 +169,34 @@ class MixTrainer(Trainer):
         self, batch: dict[str, Any], reduce_global_loss: bool = True
     ) -> dict[str, float]:
         metrics = super().train_step(batch, reduce_global_loss=reduce_global_loss)
-        if self._sums is not None and self._since_row is not None:
-            self._since_row += self._sums.cpu().numpy()
-            if (
-                self.global_step % self.cfg.metrics_interval == 0
-                or self.global_step == self.n_steps
-            ):
-                self._write_row(metrics)
-            if self.should_log_this_step():
-                metrics.update(self._source_metrics())
-                metrics.update(moe_metrics(self.model))
+        self.tally.end_step()
+        examples = self.global_step * self.cfg.global_train_batch_size
+        length = self.cfg.model.max_sequence_length
+        due = self.global_step % self.cfg.metrics_interval == 0
+        if self.mixture is not None and (due or self.global_step == self.n_steps):
+            row = self.tally.row(examples, length)
+            if self.metrics is not None:
+                self.metrics.add(
+                    {
+                        "step": self.global_step,
+                        "tokens": self.global_train_tokens_seen,
+                        "learning_rate": float(self.optim.param_groups[0]["lr"]),
+                        "grad_norm": metrics.get("optim/total_grad_norm"),
+                        **row,
+                    }
+                )
+        if self.should_log_this_step():
+            metrics.update(self.tally.shown(examples, length))
         if self._stop_after_step and self.global_step < self.n_steps:
             raise _Signalled
         return metrics
 
-    def _source_metrics(self) -> dict[str, float]:
-        """What the console and W&B show of each source."""
-        assert self.mixture is not None
-        assert self._sums is not None
-        plan = self.mixture.plan
-        counts = plan.counts(self.global_step * self.cfg.global_train_batch_size)
-        sums = self._sums.cpu().numpy()
-        shown: dict[str, float] = {}
-        for k, label in enumerate(self.mixture.labels):
-            if not counts[k]:
-                continue
-            shown[f"mixture/{label}/ratio"] = float(counts[k] / counts.sum())
-            shown[f"mixture/{label}/tokens"] = float(counts[k] * self.cfg.model.max_sequence_length)
-            size = plan.sizes[k]
-            if size is not None:
-                shown[f"mixture/{label}/epochs"] = float(counts[k] / size)
-            if sums[1, k]:
-                shown[f"mixture/{label}/CrossEntropyLoss"] = float(sums[0, k] / sums[1, k])
-        return shown
-
-    def _write_row(self, metrics: dict[str, float]) -> None:
-        assert self.mixture is not None
-        assert self._since_row is not None
-        losses, predicted = self._since_row
-        self._since_row = np.zeros_like(self._since_row)
-        if self.metrics is None:
-            return
-        plan = self.mixture.plan
-        counts = plan.counts(self.global_step * self.cfg.global_train_batch_size)
-        row: dict[str, Any] = {
-            "step": self.global_step,
-            "tokens": self.global_train_tokens_seen,
-            "loss": float(losses.sum() / predicted.sum()),
-            "learning_rate": float(self.optim.param_groups[0]["lr"]),
-            "grad_norm": metrics.get("optim/total_grad_norm"),
-        }
-        for k, label in enumerate(self.mixture.labels):
-            row[f"loss_{label}"] = float(losses[k] / predicted[k]) if predicted[k] else None
-            row[f"tokens_{label}"] = int(counts[k]) * self.cfg.model.max_sequence_length
-            row[f"ratio_{label}"] = float(counts[k] / counts.sum())
-            size = plan.sizes[k]
-            row[f"epochs_{label}"] = None if size is None else float(counts[k] / size)
-        self.metrics.add(row)
+    def log_metrics_to_console(self, prefix: str, metrics: dict[str, float]) -> None:
+        """As OLMo does, without the load of each expert of each layer, which W&B gets."""
+        shown = {key: value for key, value in metrics.items() if not _OF_LAYER.match(key)}
+        super().log_metrics_to_console(prefix, shown)
 
     # Ends: a signal, a broken loss, a full disk.
-
-    def start_records(self) -> None:
-        """Prepare sums and files, from the step that was just restored (or 0)."""
-        if self.mixture is not None:
-            k = len(self.mixture.labels)
-            self._sums = torch.zeros(2, k, dtype=torch.float64, device=self.device)
-            if self._since_row is None:
-                self._since_row = np.zeros((2, k))
 
     def fit(self) -> None:
         for record in (self.metrics, self.evals):

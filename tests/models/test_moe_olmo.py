@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.models.moe import MoE, MoEConfig
-from olmo_mixlaw.models.olmo import MoEOLMo, build_model, moe_metrics
+from olmo_mixlaw.models.olmo import MoEOLMo, build_model, moe_layers, moe_metrics
 from olmo_mixlaw.models.shape import Shape
 
 SHAPE = Shape(
@@ -94,7 +94,9 @@ def test_every_variant_learns(variant: str) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
-    assert 0 <= moe_metrics(model)["moe/load_entropy"] <= 1
+    load = torch.stack([layer.take_load() for layer in moe_layers(model)])
+    assert (load.sum(-1) == 30 * ids.numel() * shape.moe.top_k).all()
+    assert 0 <= moe_metrics(load)["moe/load_entropy"] <= 1
 
 
 def test_alibi_dropout_and_block_groups_are_olmos_own() -> None:
