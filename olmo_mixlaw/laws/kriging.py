@@ -1,10 +1,13 @@
 """A law plus what it missed: a Gaussian process on the residuals of log loss.
 
-    log L = log mean_law(h, N, D) + r(h, N, D),   r ~ GP(0, s^2 Matern_5/2)
+    log L = log mean_law(h, N, D) + r(h, N, D) + u_budget + u_run
+    r ~ GP(0, s^2 Matern_5/2),   every u ~ normal, one value a budget or run
 
 Where many mixtures were tried, the residuals of any short formula have a shape that can be
-learnt; where few were, or far from them, r fades to 0 and the law is left as it was. Each target
-has its own length a domain, by maximum a posteriori (Rasmussen & Williams 2006, chapter 5).
+learnt; where few were, or far from them, r fades to 0 and the law is left as it was. The u are
+what checkpoints share: the runs of one budget saw the same stretch of text, and a run keeps its
+luck. Each target has its own scales, by maximum a posteriori (Rasmussen & Williams 2006,
+chapter 5).
 """
 
 from __future__ import annotations
@@ -23,13 +26,18 @@ from olmo_mixlaw.runs import Design
 
 # Ratios enter as log(h + SOFT): equal steps from 1 % to 10 % and from 10 % to 100 %.
 SOFT = 0.01
-# Rows that decide the lengths, and the most that the process itself keeps.
-LENGTH_ROWS = 128
+# Rows that decide the scales, and the most that the process itself keeps.
+SCALE_ROWS = 160
 MOST_ROWS = 1600
 # Priors of log lengths, and spreads of those of log amplitude and log noise.
 LENGTH_PRIOR = (float(np.log(4.0)), 1.0)
 AMPLITUDE_SD = 1.0
 NOISE_SD = 1.0
+# A shared effect is a priori this part of the residuals' spread, within a factor e.
+SHARED_PART = 0.3
+SHARED_SD = 1.0
+# An effect needs this many rows a group, on average, to be told from noise.
+LEAST_SHARING = 1.5
 LEAST_NOISE = 5e-4
 ROOT5 = float(np.sqrt(5.0))
 
@@ -43,7 +51,7 @@ class Kriging(Law):
     """
 
     name = "kriging"
-    formula = "mean law x exp(GP(log(h + .01), log N, log D))"
+    formula = "mean law x exp(GP(log(h + .01), log N, log D) + shared effects)"
     source = "Rasmussen & Williams 2006"
     mean: str = "modulated"
 
@@ -55,27 +63,41 @@ class Kriging(Law):
 
     def fit(self, design: Design, *, seed: int, settings: Settings) -> Fit:
         base = fit_formula(self._mean(), design, seed=seed, settings=settings)
+        x = features(_inputs(base.scene, design), base.scene)
+        shared = _shared(x, base.scene)
+        parts = self._process(base, design, x, shared, seed)
+        noise = np.array([np.exp(part["phi"][1]) for part in parts])
+        return replace(base, law=self, state={"targets": parts}, noise=noise)
+
+    def _process(
+        self, base: Fit, design: Design, x: np.ndarray, shared: dict[str, np.ndarray], seed: int
+    ) -> list[dict[str, Any]]:
         guess = base.law.predict(base, _inputs(base.scene, design))
         residual = np.log(design.losses) - np.log(guess)
-        x = features(_inputs(base.scene, design), base.scene)
         rng = np.random.default_rng(seed)
-        state: dict[str, Any] = {"targets": []}
-        noise = base.noise.copy()
-        start = None
+        parts: list[dict[str, Any]] = []
         for t in range(base.scene.n_targets):
             rows = np.flatnonzero(np.isfinite(residual[:, t]))
-            part = _fit_target(x[rows], residual[rows, t], float(base.noise[t]), start, rng)
-            start = part["phi"]
-            noise[t] = np.exp(start[1])
-            state["targets"].append(part)
-        return replace(base, law=self, state=state, noise=noise)
+            start = parts[-1]["phi"] if parts else None
+            groups = {kind: label[rows] for kind, label in shared.items()}
+            parts.append(
+                _fit_target(x[rows], residual[rows, t], groups, float(base.noise[t]), start, rng)
+            )
+        return parts
 
     def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         base = self._mean().predict(fit, inputs)
+        return base * np.exp(self._residual(fit, inputs))
+
+    def _residual(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         x = features(inputs, fit.scene)
-        return base * np.exp(np.stack([_posterior(p, x)[0] for p in fit.state["targets"]], axis=1))
+        return np.stack([
+            _posterior(p, x)[0] + _effects(p, x, fit.scene)
+            for p in fit.state["targets"]
+        ], axis=1)  # fmt: skip
 
     def gradient(self, fit: Fit, inputs: Inputs) -> np.ndarray:
+        """Of the smooth parts: what a run or a budget shares has no slope by the ratios."""
         mean = self._mean()
         base, slope = mean.predict(fit, inputs), mean.gradient(fit, inputs)
         x = features(inputs, fit.scene)
@@ -83,7 +105,7 @@ class Kriging(Law):
         slopes = [_posterior(p, x, True)[1] for p in fit.state["targets"]]
         by_feature = np.stack([s for s in slopes if s is not None], axis=1)  # (R, T, F)
         by_ratio = by_feature[:, :, :size] / (inputs.ratios + SOFT)[:, None]
-        lift = np.exp(np.stack([_posterior(p, x)[0] for p in fit.state["targets"]], axis=1))
+        lift = np.exp(self._residual(fit, inputs))
         return lift[:, :, None] * (slope + base[:, :, None] * by_ratio)
 
 
@@ -101,41 +123,77 @@ def features(inputs: Inputs, scene: Scene) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
+def _columns(scene: Scene) -> dict[str, list[int]]:
+    """The features that rows with an effect in common have in common."""
+    k = scene.n_domains
+    size = [k] if scene.has_n else []
+    budget = [k + len(size)] if scene.has_d else []
+    return {"run": [*range(k), *size], "budget": budget} if budget else {}
+
+
+def _shared(x: np.ndarray, scene: Scene) -> dict[str, np.ndarray]:
+    """The group (R,) of each row, for the effects that the table can show."""
+    found = {}
+    for kind, columns in _columns(scene).items():
+        label = np.unique(np.round(x[:, columns], 6), axis=0, return_inverse=True)[1].ravel()
+        if len(x) >= LEAST_SHARING * (label.max() + 1):
+            found[kind] = label
+    return found
+
+
 def _fit_target(
-    x: np.ndarray, y: np.ndarray, noise: float, start: np.ndarray | None, rng: np.random.Generator
-) -> dict[str, Any]:
+    x: np.ndarray, y: np.ndarray, groups: dict[str, np.ndarray], noise: float,
+    start: np.ndarray | None, rng: np.random.Generator,
+) -> dict[str, Any]:  # fmt: skip
+    """Scales and weights: phi is log amplitude, log noise, log lengths, log spreads of effects."""
     size = x.shape[1]
     scale = max(float(np.std(y)), LEAST_NOISE)
-    lengths = np.full(size, LENGTH_PRIOR[0])
-    mean = np.concatenate([[np.log(scale), np.log(max(0.5 * noise, LEAST_NOISE))], lengths])
-    sd = np.concatenate([[AMPLITUDE_SD, NOISE_SD], np.full(size, LENGTH_PRIOR[1])])
-    some = rng.permutation(len(x))[:LENGTH_ROWS]
+    spread = np.log(SHARED_PART * scale)
+    mean = np.concatenate([
+        [np.log(scale), np.log(max(0.5 * noise, LEAST_NOISE))],
+        np.full(size, LENGTH_PRIOR[0]), np.full(len(groups), spread),
+    ])  # fmt: skip
+    sd = np.concatenate([
+        [AMPLITUDE_SD, NOISE_SD], np.full(size, LENGTH_PRIOR[1]), np.full(len(groups), SHARED_SD),
+    ])  # fmt: skip
+    some = rng.permutation(len(x))[:SCALE_ROWS]
     square = (x[some, None] - x[None, some]) ** 2
-    first = mean if start is None else np.concatenate([mean[:2], start[2:]])
+    same = [(g[some, None] == g[None, some]).astype(float) for g in groups.values()]
+    first = mean.copy()
+    if start is not None:
+        first[2 : 2 + size] = start[2 : 2 + size]
     end = minimize(
-        _posterior_cost, first, args=(square, y[some], mean, sd), jac=True, method="L-BFGS-B",
-        options={"maxiter": 30},
+        _posterior_cost, first, args=(square, same, y[some], mean, sd), jac=True,
+        method="L-BFGS-B", options={"maxiter": 30},
     )  # fmt: skip
     phi = end.x if np.isfinite(end.x).all() else mean
     keep = rng.permutation(len(x))[:MOST_ROWS]
-    matrix = _kernel(x[keep], x[keep], phi)
+    matrix = _kernel(x[keep], x[keep], phi[: 2 + size])
+    for spread, group in zip(np.exp(2 * phi[2 + size :]), groups.values(), strict=True):
+        matrix += spread * (group[keep, None] == group[None, keep])
     matrix[np.diag_indices(len(keep))] += np.exp(2 * phi[1]) + LEAST_NOISE**2
     weights = cho_solve((cholesky(matrix, lower=True), True), y[keep])
-    return {"phi": phi, "x": x[keep], "weights": weights}
+    shared = dict(zip(groups, np.exp(2 * phi[2 + size :]).tolist(), strict=True))
+    return {"phi": phi[: 2 + size], "shared": shared, "x": x[keep], "weights": weights}
 
 
 def _posterior_cost(
-    phi: np.ndarray, square: np.ndarray, y: np.ndarray, mean: np.ndarray, sd: np.ndarray
-) -> tuple[float, np.ndarray]:
+    phi: np.ndarray, square: np.ndarray, same: list[np.ndarray], y: np.ndarray, mean: np.ndarray,
+    sd: np.ndarray,
+) -> tuple[float, np.ndarray]:  # fmt: skip
     """Minus the log posterior of the hyperparameters and its gradient."""
     phi = np.clip(phi, -20, 20)
-    inverse = np.exp(-2 * phi[2:])
+    first = len(phi) - len(same)
+    inverse = np.exp(-2 * phi[2:first])
     r2 = square @ inverse
     r = np.sqrt(r2)
     decay = np.exp(2 * phi[0] - ROOT5 * r)
     k = decay * (1 + ROOT5 * r + 5 / 3 * r2)
     noise = np.exp(2 * phi[1])
     matrix = k + (noise + LEAST_NOISE**2) * np.eye(len(y))
+    spreads = np.exp(2 * phi[first:])
+    for spread, group in zip(spreads, same, strict=True):
+        matrix += spread * group
     try:
         lower = cholesky(matrix, lower=True)
     except np.linalg.LinAlgError:
@@ -148,7 +206,8 @@ def _posterior_cost(
     gradient[0] = (pull * k).sum()
     gradient[1] = np.trace(pull) * noise
     inner = (pull * by_r2).ravel() @ square.reshape(-1, square.shape[2])
-    gradient[2:] = -inner * inverse
+    gradient[2:first] = -inner * inverse
+    gradient[first:] = [s * (pull * g).sum() for s, g in zip(spreads, same, strict=True)]
     off = (phi - mean) / sd
     return float(value + 0.5 * off @ off), -gradient + off / sd
 
@@ -163,7 +222,7 @@ def _kernel(a: np.ndarray, b: np.ndarray, phi: np.ndarray) -> np.ndarray:
 def _posterior(
     part: dict[str, Any], x: np.ndarray, slopes: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The residual expected at features x (R, F), and its slopes by them."""
+    """The smooth residual expected at features x (R, F), and its slopes by them."""
     phi, rows, weights = part["phi"], part["x"], part["weights"]
     value = _kernel(x, rows, phi) @ weights
     if not slopes:
@@ -173,3 +232,14 @@ def _posterior(
     r = np.sqrt(np.maximum((gap**2) @ inverse, 0.0))
     by_r2 = -5 / 6 * np.exp(2 * phi[0] - ROOT5 * r) * (1 + ROOT5 * r)
     return value, np.einsum("ab,abf->af", by_r2 * weights, 2 * gap * inverse)
+
+
+def _effects(part: dict[str, Any], x: np.ndarray, scene: Scene) -> np.ndarray:
+    """The sum (R,) of the shared effects expected at features x; 0 for a group not seen."""
+    total, rows = np.zeros(len(x)), part["x"]
+    for kind, spread in part["shared"].items():
+        both = np.round(np.concatenate([rows, x])[:, _columns(scene)[kind]], 6)
+        label = np.unique(both, axis=0, return_inverse=True)[1].ravel()
+        sums = np.bincount(label[: len(rows)], part["weights"], minlength=label.max() + 1)
+        total += spread * sums[label[len(rows) :]]
+    return total
