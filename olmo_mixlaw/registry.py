@@ -78,6 +78,7 @@ LAWS = Registry(
         "modulated": "olmo_mixlaw.laws.modulated:Modulated",
         "kriging": "olmo_mixlaw.laws.kriging:Kriging",
         "regmix": "olmo_mixlaw.laws.regmix:RegMix",
+        "regimes": "olmo_mixlaw.laws.regimes:Regimes",
         "stack": "olmo_mixlaw.laws.stack:Stack",
         "competition": "olmo_mixlaw.laws.competition:Competition",
         "competition_noise": "olmo_mixlaw.laws.competition:CompetitionNoise",

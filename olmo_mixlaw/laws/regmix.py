@@ -32,11 +32,11 @@ class RegMix(Law):
         return []
 
     def fit(self, design: Design, *, seed: int, settings: Settings) -> Fit:
-        lightgbm = _lightgbm()
+        lightgbm = lightgbm_module(self.name)
         scene = Scene.of(design)
         if settings.strict:
             check_table(self, design, [[]] * scene.n_targets)
-        x = _columns(scene.inputs(design.ratios, design.n_params, design.n_tokens), scene)
+        x = tree_columns(scene.inputs(design.ratios, design.n_params, design.n_tokens), scene)
         texts, noise = [], np.zeros(scene.n_targets)
         for t in range(scene.n_targets):
             rows = np.isfinite(design.losses[:, t])
@@ -57,8 +57,8 @@ class RegMix(Law):
         )  # fmt: skip
 
     def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:
-        lightgbm = _lightgbm()
-        x = _columns(inputs, fit.scene)
+        lightgbm = lightgbm_module(self.name)
+        x = tree_columns(inputs, fit.scene)
         models = [lightgbm.Booster(model_str=text) for text in fit.state["trees"]]
         return np.exp(np.stack([model.predict(x) for model in models], axis=1))
 
@@ -67,7 +67,8 @@ class RegMix(Law):
         raise FitError("regmix: trees have no gradient; its optimum is found by sampling")
 
 
-def _columns(inputs: Inputs, scene: Scene) -> np.ndarray:
+def tree_columns(inputs: Inputs, scene: Scene) -> np.ndarray:
+    """Ratios, then log N and log D where they vary: (R, F)."""
     columns = [inputs.ratios]
     if scene.has_n:
         columns.append(inputs.log_n[:, None])
@@ -76,9 +77,10 @@ def _columns(inputs: Inputs, scene: Scene) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def _lightgbm() -> Any:
+def lightgbm_module(law: str) -> Any:
+    """LightGBM, or `FitError` with the extra that brings it."""
     try:
         import lightgbm
     except ImportError:
-        raise FitError("law 'regmix' needs LightGBM: pip install 'olmo-mixlaw[lightgbm]'") from None
+        raise FitError(f"law {law!r} needs LightGBM: pip install 'olmo-mixlaw[lightgbm]'") from None
     return lightgbm
