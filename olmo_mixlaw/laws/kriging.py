@@ -4,7 +4,8 @@
     r ~ GP(0, s^2 Matern_5/2),   every u ~ normal, one value a budget or run
 
 Where many mixtures were tried, the residuals of any short formula have a shape that can be
-learnt; where few were, or far from them, r fades to 0 and the law is left as it was. The u are
+learnt; where few were, or far from them, r fades to 0 and the law is left as it was. Beyond the
+largest size or budget r stays as it was at that edge: the formula alone extrapolates. The u are
 what checkpoints share: the runs of one budget saw the same stretch of text, and a run keeps its
 luck. Each target has its own scales, by maximum a posteriori (Rasmussen & Williams 2006,
 chapter 5).
@@ -114,12 +115,12 @@ def _inputs(scene: Scene, design: Design) -> Inputs:
 
 
 def features(inputs: Inputs, scene: Scene) -> np.ndarray:
-    """log(h + SOFT), then log N and log D where they vary: (R, F)."""
+    """log(h + SOFT), then log N and log D where they vary, up to the table's largest: (R, F)."""
     columns = [np.log(inputs.ratios + SOFT)]
     if scene.has_n:
-        columns.append(inputs.log_n[:, None])
+        columns.append(np.minimum(inputs.log_n, np.log(scene.n_range[1] / scene.n_ref))[:, None])
     if scene.has_d:
-        columns.append(inputs.log_d[:, None])
+        columns.append(np.minimum(inputs.log_d, np.log(scene.d_range[1] / scene.d_ref))[:, None])
     return np.concatenate(columns, axis=1)
 
 

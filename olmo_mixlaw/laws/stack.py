@@ -20,10 +20,14 @@ from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.base import Inputs, Law, Parameter, Scene
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.fitting import Settings, data_hash, provenance, resolve
+from olmo_mixlaw.laws.kriging import Kriging
 from olmo_mixlaw.laws.splits import Split, reaching_splits, sampled_splits, thinned
 from olmo_mixlaw.runs import Design
 
-MEMBERS = ("kriging", "power_transfer", "additive", "two_pool", "interaction")
+# Three processes over different formulas err differently where they extrapolate.
+MEMBERS = (
+    "kriging:modulated", "kriging:two_pool", "kriging:additive", "power_transfer", "regimes",
+)  # fmt: skip
 # Coupled laws err differently from separable ones, which is what an average needs, but take
 # minutes on long tables; up to this many losses they are members too.
 COUPLED_MEMBERS = ("competition_noise",)
@@ -43,8 +47,9 @@ BEYOND = 1.05
 class Stack(Law):
     """An average of laws, weighted a target by their held-out errors.
 
-    A member that can't be fitted to the table, or to a fold, is left out. `trees` adds RegMix
-    where LightGBM is installed, `coupled_members` the competition law on short tables.
+    A member that can't be fitted to the table, or to a fold, is left out. `kriging:two_pool` is
+    kriging over the law two_pool. `trees` adds RegMix where LightGBM is installed,
+    `coupled_members` the competition law on short tables.
     """
 
     name = "stack"
@@ -65,16 +70,16 @@ class Stack(Law):
         fits = {}
         for name in names:
             try:
-                fits[name] = resolve(name).fit(design, seed=seed, settings=loose)
+                fits[name] = member(name).fit(design, seed=seed, settings=loose)
             except FitError:
                 continue
         if not fits:
             raise FitError("stack: none of its laws can be fitted to this table")
         sample = design.take(thinned(design, WEIGHING_ROWS, seed))
         inner, outer = sampled_splits(sample, FOLDS, seed), reaching_splits(sample)
-        held = {name: held_errors(resolve(name), sample, inner, seed, loose) for name in fits}
+        held = {name: held_errors(member(name), sample, inner, seed, loose) for name in fits}
         near = stacked_weights(held, len(design.targets))
-        reach = {n: held_errors(resolve(n), sample, outer, seed, loose)
+        reach = {n: held_errors(member(n), sample, outer, seed, loose)
                  for n in fits if n != "regmix"} if outer else {}  # fmt: skip
         far = stacked_weights(reach, len(design.targets)) if reach else near
         noise = _blend_noise(held, near, len(design.targets))
@@ -110,21 +115,28 @@ class Stack(Law):
 
     def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         total = np.zeros((len(inputs), fit.scene.n_targets))
-        for name, member in self.members_of(fit).items():
-            loss = member.law.predict(member, inputs)
+        for name, part in self.members_of(fit).items():
+            loss = part.law.predict(part, inputs)
             total += self._weights(fit, inputs, name) * np.log(loss)
         return np.exp(total)
 
     def gradient(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         """As for a smooth blend; the trees' steps have no slope and count as flat."""
         total = np.zeros((len(inputs), fit.scene.n_targets, fit.scene.n_domains))
-        for name, member in self.members_of(fit).items():
+        for name, part in self.members_of(fit).items():
             if name == "regmix":
                 continue
-            loss = member.law.predict(member, inputs)
-            slope = member.law.gradient(member, inputs) / loss[:, :, None]
+            loss = part.law.predict(part, inputs)
+            slope = part.law.gradient(part, inputs) / loss[:, :, None]
             total += self._weights(fit, inputs, name)[:, :, None] * slope
         return total * self.predict(fit, inputs)[:, :, None]
+
+
+def member(name: str) -> Law:
+    """The law of a member's name: `law`, or `law:what it stands on`."""
+    name, _, under = name.partition(":")
+    law = resolve(name)
+    return replace(law, mean=under) if isinstance(law, Kriging) and under else law
 
 
 def held_errors(
