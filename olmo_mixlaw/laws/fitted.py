@@ -27,6 +27,8 @@ class Fit:
     `theta` is (T, P), a row a target, or (1, P) for a coupled law; `theta_sd` its standard
     errors in the optimizer's space. `noise` (T,) is the residual standard deviation of log loss.
     `mixtures` (m, K) are the sampled ratios. `state` holds the arrays of a law without a formula.
+    `capacity` says what N is: the total count of parameters, the active one, or
+    N_active^(1 - rho) N_total^rho (laws/moe_capacity.py), `rho_interval` being about 68 %.
     """
 
     law: Law
@@ -41,6 +43,9 @@ class Fit:
     data_hash: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    capacity: str = "total"
+    rho: float = 1.0
+    rho_interval: tuple[float, float] = (np.nan, np.nan)
 
     @property
     def domains(self) -> list[str]:
@@ -53,29 +58,57 @@ class Fit:
     @property
     def n_parameters(self) -> int:
         """Free parameters, over all targets."""
-        return int((self.theta_sd > 0).sum()) or int(self.theta.size)
+        free = int((self.theta_sd > 0).sum()) or int(self.theta.size)
+        return free + int(np.isfinite(self.rho_interval).all())
 
     def predict(
-        self, ratios: np.ndarray, n_params: Any = np.nan, n_tokens: Any = np.nan
+        self,
+        ratios: np.ndarray,
+        n_params: Any = np.nan,
+        n_tokens: Any = np.nan,
+        n_active: Any = None,
     ) -> np.ndarray:
         """Losses in nats a token, (R, T), for `ratios` (R, K) or (K,), sizes and token budgets.
 
-        `n_params` and `n_tokens` are numbers or (R,). Raises `FitError` for ratios of a wrong
-        shape or sum, and for a size or budget that the table can't speak of: one other than the
-        table's when it has only one.
+        `n_params`, `n_tokens` and `n_active` are numbers or (R,); `n_active` is needed by a fit
+        whose capacity is not `total`. Raises `FitError` for ratios of a wrong shape or sum, and
+        for a size or budget that the table can't speak of: one other than the table's when it
+        has only one.
         """
         ratios = self.checked_ratios(ratios)
+        n_params = self.size_of(n_params, n_active)
         self._refuse_unseen_scale(n_params, "n_params", self.scene.has_n, self.scene.n_range)
         self._refuse_unseen_scale(n_tokens, "n_tokens", self.scene.has_d, self.scene.d_range)
         inputs = self.scene.inputs(ratios, n_params, n_tokens)
         return self.law.predict(self, inputs)
 
     def ratio_gradient(
-        self, ratios: np.ndarray, n_params: Any = np.nan, n_tokens: Any = np.nan
+        self,
+        ratios: np.ndarray,
+        n_params: Any = np.nan,
+        n_tokens: Any = np.nan,
+        n_active: Any = None,
     ) -> np.ndarray:
         """Derivative of the losses by the ratios, (R, T, K), each ratio moved by itself."""
+        n_params = self.size_of(n_params, n_active)
         inputs = self.scene.inputs(self.checked_ratios(ratios, tolerance=1e-3), n_params, n_tokens)
         return self.law.gradient(self, inputs)
+
+    def size_of(self, n_params: Any, n_active: Any = None) -> Any:
+        """The N that the law sees, for total and active counts. Raises `FitError`."""
+        if self.capacity == "total":
+            return n_params
+        counts = n_active if self.capacity == "active" else (n_params, n_active)
+        if n_active is None or not np.all(np.isfinite(np.asarray(counts, float))):
+            raise FitError(
+                f"{self.law.name}: this fit's capacity is {self.capacity}: n_active is needed, "
+                "and n_params beside it (the same in a dense model)"
+            )
+        if self.capacity == "active":
+            return n_active
+        from olmo_mixlaw.laws.moe_capacity import effective
+
+        return effective(n_params, n_active, self.rho)
 
     def checked_ratios(self, ratios: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
         ratios = np.atleast_2d(np.asarray(ratios, float))
@@ -120,6 +153,9 @@ class Fit:
                 ends = np.array([value, value - sd, value + sd])
                 middle, low, high = np.exp(np.clip(ends, -700, 700)) if item.log else ends
                 rows.append((target, item.name, middle, low, high, item.unit, item.sd == 0))
+        if self.capacity == "effective":
+            fixed = bool(np.isnan(self.rho_interval).any())
+            rows.append(("all", "rho", self.rho, *self.rho_interval, "1", fixed))
         names = ["target", "parameter", "value", "low", "high", "unit", "fixed"]
         return pd.DataFrame(rows, columns=names)
 
@@ -164,6 +200,8 @@ class Fit:
         for key in ("theta", "theta_sd", "noise", "mixtures", "converged"):
             record[key] = _array(record[key])
         record["state"] = _revived(record["state"])
+        if "rho_interval" in record:
+            record["rho_interval"] = tuple(float(v) for v in record["rho_interval"])
         return cls(law=law, scene=Scene(**scene), **record)
 
 

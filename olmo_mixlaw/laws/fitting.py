@@ -54,13 +54,20 @@ def design_of(table: RunTable | Design) -> Design:
 
 
 def fit(
-    law: str | Law, table: RunTable | Design, *, seed: int = 0, settings: Settings | None = None
+    law: str | Law,
+    table: RunTable | Design,
+    *,
+    seed: int = 0,
+    settings: Settings | None = None,
+    capacity: str = "total",
+    rho: float | None = None,
 ) -> Fit:
     """Fit `law` (a registered name or a law) to a table; deterministic by `seed`.
 
     Raises `FitError` when the table has too few rows for the law (it says how many more), when a
     domain's ratio never varies, and when no start converges: a diverged fit is never returned.
     `Settings(strict=False)` lets the priors carry what the rows can't, for internal splits.
+    `capacity` says what N is for mixture-of-experts models (`moe_capacity.fit_capacity`).
     """
     law = resolve(law)
     design = design_of(table)
@@ -69,7 +76,11 @@ def fit(
         raise FitError("the table has no losses to fit")
     if np.isinf(design.losses).any() or (design.losses <= 0).any():
         raise FitError("the table has a loss that is not finite and positive")
-    return law.fit(design, seed=seed, settings=settings)
+    if capacity == "total":
+        return law.fit(design, seed=seed, settings=settings)
+    from olmo_mixlaw.laws.moe_capacity import fit_capacity
+
+    return fit_capacity(law, design, capacity, seed=seed, settings=settings, rho=rho)
 
 
 def fit_formula(

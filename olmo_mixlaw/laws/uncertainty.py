@@ -26,6 +26,11 @@ def bootstrap(fit: Fit, design: Design, *, replicates: int = 200, seed: int = 0)
     The prior stays, so that a replicate that lacks a mixture is still a fit. A law that is more
     than a formula (kriging, trees, a stack) is refitted from the start, which takes far longer.
     """
+    if fit.capacity != "total":
+        from olmo_mixlaw.laws.moe_capacity import bootstrap_capacity
+
+        yield from bootstrap_capacity(fit, design, replicates=replicates, seed=seed)
+        return
     runs = run_ids(design)
     count = int(runs.max()) + 1
     rng = np.random.default_rng(seed)
