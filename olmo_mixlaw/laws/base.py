@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.stats import norm
 
 from olmo_mixlaw.runs import Design
 
@@ -175,6 +176,15 @@ class Law:
         """Derivative of `predict` by the ratios, (R, T, K)."""
         slopes = self.ratio_gradient(fit.theta, inputs, fit.scene)
         return slopes[0] if self.coupled else slopes.transpose(1, 0, 2)
+
+    def half_width(self, fit: Any, inputs: Inputs, level: float) -> np.ndarray:
+        """Half of the central interval of log loss that a new run falls in, (R, T).
+
+        A single formula knows its residuals only, so this is the least that it may be off: what
+        it misses where no run was made is in `uncertainty.bootstrap`.
+        """
+        wide = float(norm.ppf(0.5 + level / 2)) * fit.noise
+        return np.broadcast_to(wide, (len(inputs), fit.scene.n_targets))
 
     def options(self) -> dict[str, Any]:
         """The law's own settings, for the record of a fit."""

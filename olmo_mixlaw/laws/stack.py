@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -39,8 +38,15 @@ WEIGHING_ROWS = 450
 SHRINK_ROWS = 30.0
 # Errors beyond this multiple of the best law's typical error count as that much.
 CLIP = 20.0
+# Rounds of reweighting that turn squared errors into absolute ones.
+REWEIGHTINGS = 10
 # A row is beyond the table when its size or budget exceeds the largest by this factor.
 BEYOND = 1.05
+# Levels at which the held-out errors are summarised, and how many rows of all targets together
+# weigh in a target's own error.
+LEVELS = np.linspace(0.05, 0.99, 95)
+POOLED_ROWS = 8.0
+LEAST_NOISE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -82,12 +88,13 @@ class Stack(Law):
         reach = {n: held_errors(member(n), sample, outer, seed, loose)
                  for n in fits if n != "regmix"} if outer else {}  # fmt: skip
         far = stacked_weights(reach, len(design.targets)) if reach else near
-        noise = _blend_noise(held, near, len(design.targets))
+        spread = Spread.of(blended(held, near, len(design.targets)))
+        spread_far = Spread.of(blended(reach, far, len(design.targets))) if reach else spread
         scene = Scene.of(design)
         empty = np.zeros((scene.n_targets, 0))
         kept = [n for n in fits if _most(near, n) > 1e-3 or _most(far, n) > 1e-3]
         return Fit(
-            law=self, scene=scene, theta=empty, theta_sd=empty, noise=noise,
+            law=self, scene=scene, theta=empty, theta_sd=empty, noise=spread.size,
             mixtures=np.unique(design.ratios, axis=0), n_rows=len(design),
             converged=np.ones(scene.n_targets, bool), seed=seed, data_hash=data_hash(design),
             provenance=provenance(settings),
@@ -95,6 +102,7 @@ class Stack(Law):
                 "fits": {n: fits[n] for n in kept},
                 "near": {n: near.get(n, np.zeros(scene.n_targets)) for n in kept},
                 "far": {n: far.get(n, np.zeros(scene.n_targets)) for n in kept},
+                "spread": {"near": vars(spread), "far": vars(spread_far)},
             },
         )  # fmt: skip
 
@@ -104,14 +112,18 @@ class Stack(Law):
 
     def _weights(self, fit: Fit, inputs: Inputs, name: str) -> np.ndarray:
         """The weight of a member at each row and target, (R, T)."""
-        scene = fit.scene
-        beyond = np.zeros(len(inputs), bool)
-        if scene.has_n:
-            beyond |= inputs.log_n > np.log(BEYOND * scene.n_range[1] / scene.n_ref)
-        if scene.has_d:
-            beyond |= inputs.log_d > np.log(BEYOND * scene.d_range[1] / scene.d_ref)
         near, far = (fit.state[k][name] for k in ("near", "far"))
-        return np.where(beyond[:, None], far, near)
+        return np.where(_beyond(fit.scene, inputs)[:, None], far, near)
+
+    def half_width(self, fit: Fit, inputs: Inputs, level: float) -> np.ndarray:
+        """From the held-out errors of the blend itself, so no distribution is assumed.
+
+        Beyond the table the errors are those of the largest size or longest budget held out: how
+        far the law may be off at a much larger size no table can say.
+        """
+        near, far = (Spread(**fit.state["spread"][k]) for k in ("near", "far"))
+        beyond = _beyond(fit.scene, inputs)[:, None]
+        return np.where(beyond, far.half_width(level), near.half_width(level))
 
     def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         total = np.zeros((len(inputs), fit.scene.n_targets))
@@ -156,7 +168,7 @@ def held_errors(
 
 
 def stacked_weights(held: dict[str, np.ndarray | None], targets: int) -> dict[str, np.ndarray]:
-    """Weights (T,) a law on the simplex, by least squares on the held-out errors of log loss.
+    """Weights (T,) a law on the simplex, of least absolute held-out error of log loss.
 
     First one set for all targets, then one a target, drawn towards the first.
     """
@@ -168,9 +180,22 @@ def stacked_weights(held: dict[str, np.ndarray | None], targets: int) -> dict[st
     best = np.nanmin(np.nanmedian(np.abs(cube), axis=0), axis=-1)[None, :, None]
     cube = np.clip(cube, -CLIP * best, CLIP * best) / np.maximum(best, 1e-5)
     seen = np.isfinite(cube).all(-1)
-    every = _simplex(cube[seen], np.full(len(names), 1 / len(names)), 1.0)
-    result = np.stack([_simplex(cube[seen[:, t], t], every, SHRINK_ROWS) for t in range(targets)])
+    every = _least_absolute(cube[seen], np.full(len(names), 1 / len(names)), 1.0)
+    result = np.stack([
+        _least_absolute(cube[seen[:, t], t], every, SHRINK_ROWS) for t in range(targets)
+    ])  # fmt: skip
     return {name: result[:, i] for i, name in enumerate(names)}
+
+
+def _least_absolute(errors: np.ndarray, towards: np.ndarray, strength: float) -> np.ndarray:
+    """As `_simplex`, for absolute errors: squares would let a few rows near a jump decide."""
+    weights = _simplex(errors, towards, strength)
+    for _ in range(REWEIGHTINGS if len(errors) else 0):
+        size = np.abs(errors @ weights)
+        size = np.maximum(size, 0.5 * np.median(size) + 1e-9)
+        pull = np.sqrt(np.median(size) / size)
+        weights = _simplex(errors * pull[:, None], towards, strength)
+    return weights
 
 
 def _simplex(errors: np.ndarray, towards: np.ndarray, strength: float) -> np.ndarray:
@@ -189,17 +214,49 @@ def _simplex(errors: np.ndarray, towards: np.ndarray, strength: float) -> np.nda
     return weights / weights.sum()
 
 
-def _blend_noise(
+def blended(
     held: dict[str, np.ndarray | None], weights: dict[str, np.ndarray], targets: int
 ) -> np.ndarray:
-    total: Any = 0.0
-    for name, weight in weights.items():
-        errors = held[name]
-        if errors is not None:
-            total = total + weight * errors
-    return (
-        np.sqrt(np.nanmean(np.asarray(total) ** 2, axis=0)) if np.ndim(total) else np.ones(targets)
-    )
+    """Held-out errors (rows, T) of the average with these weights."""
+    errors = [weights[name] * e for name, e in held.items() if e is not None and name in weights]
+    return np.sum(errors, axis=0) if errors else np.zeros((0, targets))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Sizes of held-out errors: mean absolute error a target, and quantiles in units of it.
+
+    The quantiles are those of split conformal prediction (Vovk et al. 2005), pooled over targets.
+    """
+
+    size: np.ndarray
+    quantiles: np.ndarray
+
+    @classmethod
+    def of(cls, errors: np.ndarray) -> Spread:
+        with np.errstate(all="ignore"):
+            size = np.abs(errors)
+            count = np.isfinite(size).sum(0)
+            mean = np.nansum(size, 0) / np.maximum(count, 1) + LEAST_NOISE
+        pooled = np.log(mean[count > 0]).mean() if (count > 0).any() else 0.0
+        # A target with few rows leans on the others.
+        size_of = np.exp((count * np.log(mean) + POOLED_ROWS * pooled) / (count + POOLED_ROWS))
+        scaled = (size / size_of)[np.isfinite(size)]
+        levels = np.minimum(LEVELS * (1 + 1 / max(len(scaled), 1)), 1.0)
+        return cls(size_of, np.quantile(scaled, levels) if len(scaled) else LEVELS * np.inf)
+
+    def half_width(self, level: float) -> np.ndarray:
+        return np.asarray(self.size) * np.interp(level, LEVELS, self.quantiles)
+
+
+def _beyond(scene: Scene, inputs: Inputs) -> np.ndarray:
+    """Rows (R,) whose size or budget the table doesn't reach."""
+    beyond = np.zeros(len(inputs), bool)
+    if scene.has_n:
+        beyond |= inputs.log_n > np.log(BEYOND * scene.n_range[1] / scene.n_ref)
+    if scene.has_d:
+        beyond |= inputs.log_d > np.log(BEYOND * scene.d_range[1] / scene.d_ref)
+    return beyond
 
 
 def _most(weights: dict[str, np.ndarray], name: str) -> float:
