@@ -2,9 +2,9 @@
 
     log L = sum_m w_m log L_m        w on the simplex, a set a target
 
-There are two sets of weights, since a law that is good between the mixtures tried may be poor
-at a larger size: one from mixtures held out, one from the largest size or longest budget held
-out. A row beyond the table's sizes or budgets uses the second.
+Between the sizes and budgets of the table the weights are those that err least on mixtures held
+out. Beyond them, one scale held out is too little to tell good from lucky: there the laws that
+hold up both on held mixtures and on the held scale count alike.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ MEMBERS = (
 COUPLED_MEMBERS = ("competition_noise",)
 MOST_COUPLED_LOSSES = 3000
 FOLDS = 4
+# Trees don't extrapolate, so they have no say beyond the table.
+TREES = ("regmix", "regimes")
+# How far from the best a law may be, on held mixtures and on a held scale, to count beyond it.
+SOUND_NEAR, SOUND_FAR = 2.0, 1.5
 # Weights need no more rows than this of a long table of checkpoints.
 WEIGHING_ROWS = 450
 # Weights of a target are drawn towards those of all targets as if by this many rows.
@@ -86,8 +90,8 @@ class Stack(Law):
         held = {name: held_errors(member(name), sample, inner, seed, loose) for name in fits}
         near = stacked_weights(held, len(design.targets))
         reach = {n: held_errors(member(n), sample, outer, seed, loose)
-                 for n in fits if n != "regmix"} if outer else {}  # fmt: skip
-        far = stacked_weights(reach, len(design.targets)) if reach else near
+                 for n in fits if n not in TREES} if outer else {}  # fmt: skip
+        far = sound_weights(held, reach, len(design.targets)) if reach else near
         spread = Spread.of(blended(held, near, len(design.targets)))
         spread_far = Spread.of(blended(reach, far, len(design.targets))) if reach else spread
         scene = Scene.of(design)
@@ -185,6 +189,27 @@ def stacked_weights(held: dict[str, np.ndarray | None], targets: int) -> dict[st
         _least_absolute(cube[seen[:, t], t], every, SHRINK_ROWS) for t in range(targets)
     ])  # fmt: skip
     return {name: result[:, i] for i, name in enumerate(names)}
+
+
+def sound_weights(
+    held: dict[str, np.ndarray | None], reach: dict[str, np.ndarray | None], targets: int
+) -> dict[str, np.ndarray]:
+    """Equal weights (T,) of the laws near the best on both kinds of held-out rows.
+
+    Where no law is near both bests, the best on the held scale counts alone.
+    """
+    far, near = ({n: float(np.nanmean(np.abs(e))) for n, e in errors.items()
+                  if n in reach and e is not None and np.isfinite(e).any()}
+                 for errors in (reach, held))  # fmt: skip
+    if not far:
+        return stacked_weights(held, targets)
+    least_far, least_near = min(far.values()), min(near.values(), default=np.inf)
+    sound = [
+        n for n, e in far.items()
+        if e <= SOUND_FAR * least_far and near.get(n, np.inf) <= SOUND_NEAR * least_near
+    ]  # fmt: skip
+    sound = sound or [min(far, key=far.__getitem__)]
+    return {n: np.full(targets, float(n in sound) / len(sound)) for n in far}
 
 
 def _least_absolute(errors: np.ndarray, towards: np.ndarray, strength: float) -> np.ndarray:

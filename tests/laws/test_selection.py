@@ -10,7 +10,7 @@ from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws import Settings, compare, fit
 from olmo_mixlaw.laws.selection import noise_floor
 from olmo_mixlaw.laws.splits import make_splits, mixture_ids, reaching_splits, run_ids, thinned
-from olmo_mixlaw.laws.stack import Stack, stacked_weights
+from olmo_mixlaw.laws.stack import Stack, sound_weights, stacked_weights
 from olmo_mixlaw.laws.uncertainty import bootstrap, interval, optimum_draws
 
 
@@ -106,6 +106,19 @@ def test_stack_of_opposite_errors_beats_both() -> None:
     held = {"up": 0.01 * shared + 0.002, "down": -0.01 * shared + 0.002}
     weights = stacked_weights(held, 1)
     assert weights["up"][0] == pytest.approx(0.5, abs=0.05)
+
+
+def test_beyond_the_table_only_laws_that_hold_up_twice_count() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(200, 1))
+    near = {"a": 0.01 * noise, "b": 0.011 * noise, "lucky": 0.1 * noise, "short": 0.01 * noise}
+    far = {"a": 0.02 * noise, "b": 0.022 * noise, "lucky": 0.019 * noise, "short": 0.2 * noise}
+    weights = sound_weights(near, far, 1)
+    assert {name: float(w[0]) for name, w in weights.items()} == {
+        "a": 0.5, "b": 0.5, "lucky": 0.0, "short": 0.0,
+    }  # fmt: skip
+    only = sound_weights(near, {"lucky": far["lucky"], "short": far["short"]}, 1)
+    assert only["lucky"][0] == 1.0
 
 
 @pytest.mark.slow
