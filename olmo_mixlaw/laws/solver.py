@@ -2,7 +2,9 @@
 
 Each problem is a set of log-loss residuals with Huber's loss, divided by a noise level, plus a
 Gaussian prior on every parameter. Exact Jacobians, boxes by projection, Nielsen's damping
-(Madsen, Nielsen & Tingleff 2004, algorithm 3.16). Members that have converged leave the batch.
+(Madsen, Nielsen & Tingleff 2004, algorithm 3.16) in units of the prior: a step is held back only
+where the data say little, so that it does not creep along a valley of near-equal fits. Members
+that have converged leave the batch.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ def solve(
     theta = np.clip(starts, problems.lower[group], problems.upper[group])
     members, size = theta.shape
     cost, gradient, matrix = _normal(problems, group, theta)
-    damping, growth = np.full(members, 1e-2), np.full(members, 2.0)
+    damping, growth = np.full(members, 1.0), np.full(members, 2.0)
     stalled, steps = np.zeros(members, int), np.zeros(members, int)
     live = np.flatnonzero(np.isfinite(cost))
     diagonal = np.arange(size)
@@ -83,10 +85,11 @@ def solve(
         at, g, a = theta[live], gradient[live], matrix[live]
         who = group[live]
         low, high = problems.lower[who], problems.upper[who]
+        precision = _prior(problems, who, at)[0]
         held = (problems.sd[who] == 0) | ((at <= low) & (g > 0)) | ((at >= high) & (g < 0))
         system = np.where(held[:, :, None] | held[:, None, :], 0.0, a)
         system[:, diagonal, diagonal] = np.where(
-            held, 1.0, a[:, diagonal, diagonal] * (1 + damping[live, None]) + 1e-12
+            held, 1.0, a[:, diagonal, diagonal] + damping[live, None] * precision + 1e-12
         )
         step = -np.linalg.solve(system, np.where(held, 0.0, g)[:, :, None])[:, :, 0]
         new = np.clip(at + np.clip(step, -LONGEST_STEP, LONGEST_STEP), low, high)
