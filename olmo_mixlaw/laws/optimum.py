@@ -1,4 +1,4 @@
-"""The best mixture under a fit: minimise a weighted mean of losses over the simplex.
+"""The best mixture under a fit: minimise losses, or maximise scores, over the simplex.
 
 Bounds, repetition caps and a pull towards a prior mixture; exact gradients; many starts, since a
 fitted law need not be convex. What it returns says how far it lies from the mixtures tried.
@@ -14,21 +14,32 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize, nnls
 
-from olmo_mixlaw.errors import ConfigError, FitError, unknown_name
+from olmo_mixlaw.errors import ConfigError, FitError
 from olmo_mixlaw.laws.fitted import Fit
+from olmo_mixlaw.laws.goal import Goal, MeanLoss, named
+from olmo_mixlaw.laws.simplex import project, search
+from olmo_mixlaw.laws.surface import surface
 
 # Beyond this total-variation distance from the hull of the sampled mixtures, and this ratio to
 # the sampled sizes or budgets, an optimum is an extrapolation and says so.
 HULL_LIMIT = 0.05
 SCALE_LIMIT = 10.0
+# Starts of the search besides the mean and the equal mixture: the best of the mixtures fitted,
+# and random ones.
+TRIED_STARTS = 64
+DRAW_BLOCK = 5000
+STEPS = 7
+# Where trees take part, mixtures this near the best smooth ones decide on the predicted loss.
+NEAR_DRAWS, NEAR_WIDTH = 40, 2000.0
 
 
 @dataclass(frozen=True)
 class Optimum:
     """The best mixture: ratios (K,) by `domains`, predicted losses (T,) by `targets`.
 
-    `objective` is the weighted mean loss in nats, plus the pull of the prior; `hull_distance`
-    is the total variation to the nearest blend of sampled mixtures.
+    `objective` is the goal's value (the weighted mean loss in nats, or minus a mean score), plus
+    the pull of the prior; `hull_distance` is the total variation to the nearest blend of sampled
+    mixtures; `scores` are a benchmark's, where it was the goal.
     """
 
     domains: list[str]
@@ -40,6 +51,8 @@ class Optimum:
     n_tokens: float
     hull_distance: float
     warnings: list[str] = field(default_factory=list)
+    n_active: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
 
     def mixture(self, decimals: int = 6) -> dict[str, float]:
         """Ratios by domain, rounded so that they still sum to 1."""
@@ -61,6 +74,8 @@ def optimum(
     n_params: float = np.nan,
     n_tokens: float = np.nan,
     *,
+    n_active: float | None = None,
+    objective: Goal | None = None,
     target_weights: Mapping[str, float] | None = None,
     lower: Mapping[str, float] | float = 0.0,
     upper: Mapping[str, float] | float = 1.0,
@@ -68,41 +83,91 @@ def optimum(
     kl: float = 0.0,
     available_tokens: Mapping[str, float] | None = None,
     max_epochs: float = 4.0,
-    starts: int = 8,
+    starts: int = 12,
     seed: int = 0,
+    warm: np.ndarray | None = None,
 ) -> Optimum:
     """The mixture of least weighted loss at one size and budget.
 
-    `target_weights` are rescaled to sum to 1 (default: equal); `lower` and `upper` bound the
-    ratios; `available_tokens` caps `h_i D <= max_epochs * tokens_i`; `kl` (nats) times
-    KL(h || prior) is added (default prior: the mean of the sampled mixtures).
+    `target_weights` are rescaled to sum to 1 (default: equal); `objective` is another goal, such
+    as `scores.ScoreLaw.goal`. `lower` and `upper` bound the ratios; `available_tokens` caps
+    `h_i D <= max_epochs * tokens_i`; `kl` (nats) times KL(h || prior) is added (default prior: the
+    mean of the sampled mixtures). `warm` (K,) is a mixture known to be nearly best: one start.
     Raises `ConfigError` for unknown names or bounds that no mixture meets, `FitError` for a
     scale that the fit can't speak of.
     """  # fmt: skip
     if fit.law.name == "regmix":
-        return sampled_optimum(fit, n_params, n_tokens, target_weights=target_weights, seed=seed)
-    weights = _weights(target_weights, fit.targets)
+        return sampled_optimum(fit, n_params, n_tokens, target_weights=target_weights,
+                               objective=objective, n_active=n_active, seed=seed)  # fmt: skip
+    goal = _goal(objective, target_weights, fit)
     low, high = _bounds(fit, lower, upper, available_tokens, max_epochs, n_tokens)
-    middle = fit.mixtures.mean(0) if prior is None else _named(prior, fit.domains, "prior", 0.0)
+    middle = (
+        fit.mixtures.mean(0) if prior is None else named(prior, fit.domains, "domain", "prior", 0.0)
+    )
     middle = np.maximum(middle / middle.sum(), 1e-9)
+    fit.predict(fit.mixtures[:1], n_params, n_tokens, n_active)  # refuses a scale not seen
+    at = surface(fit, fit.size_of(n_params, n_active), n_tokens)
 
-    def objective(ratios: np.ndarray) -> tuple[float, np.ndarray]:
-        h = np.maximum(ratios, 0.0)
-        h = h / h.sum()
-        value = float(fit.predict(h, n_params, n_tokens)[0] @ weights)
-        slope = weights @ fit.ratio_gradient(h, n_params, n_tokens)[0]
+    def value(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        losses, slopes = at(ratios, True)
+        assert slopes is not None
+        total, by_loss = goal(losses)
+        slope = np.matmul(by_loss[:, None], slopes)[:, 0]
         if kl > 0:
-            log_ratio = np.log(np.maximum(h, 1e-12) / middle)
-            value += kl * float(h @ log_ratio)
+            log_ratio = np.log(np.maximum(ratios, 1e-12) / middle)
+            total = total + kl * (ratios * log_ratio).sum(1)
             slope = slope + kl * (log_ratio + 1)
-        return value, slope
+        return total, slope
 
-    best, value = _search(objective, fit, low, high, starts, seed)
-    distance = hull_distance(best, fit.mixtures)
+    first = _starts(fit, starts, seed, lambda h: goal(at(h, False)[0])[0], warm)
+    found = search(value, first, low, high, steps=STEPS if warm is None else 0)
+    if not found:
+        raise FitError(f"{fit.law.name}: no finite loss was found on the simplex")
+    if _has_trees(fit):
+        near = np.random.default_rng(seed).dirichlet(NEAR_WIDTH * found[0] + 1e-3, NEAR_DRAWS)
+        found += list(project(near, low, high))
+    exact = fit.predict(np.array(found), n_params, n_tokens, n_active)
+    pull = [kl * float(h @ np.log(np.maximum(h, 1e-12) / middle)) for h in found]
+    totals = goal(exact)[0] + np.array(pull)
+    i = int(totals.argmin())
+    return _described(fit, found[i], exact[i], float(totals[i]), n_params, n_tokens, n_active, goal)
+
+
+def _goal(objective: Goal | None, weights: Mapping[str, float] | None, fit: Fit) -> Goal:
+    if objective is not None and weights is not None:
+        raise ConfigError("target weights and a benchmark: give one objective")
+    return objective or MeanLoss.of(weights, fit.targets)
+
+
+def _has_trees(fit: Fit) -> bool:
+    return fit.law.name in ("regmix", "regimes") or any(
+        _has_trees(member) for member in fit.state.get("fits", {}).values()
+    )
+
+
+def _starts(fit: Fit, count: int, seed: int, value: Any, warm: np.ndarray | None) -> np.ndarray:
+    """The mean and the equal mixture, the best of those fitted, the corners, and random ones."""
+    if warm is not None:
+        return warm[None]
+    size = len(fit.domains)
+    rng = np.random.default_rng(seed)
+    tried = fit.mixtures[rng.permutation(len(fit.mixtures))[:TRIED_STARTS]]
+    draws = rng.dirichlet(np.ones(size), count)
+    pool = np.concatenate([tried, draws])
+    best = pool[np.argsort(np.nan_to_num(value(pool), nan=np.inf))[: max(count - 2, 1)]]
+    return np.concatenate([fit.mixtures.mean(0)[None], np.full((1, size), 1 / size), best])
+
+
+def _described(
+    fit: Fit, ratios: np.ndarray, losses: np.ndarray, value: float, n_params: float,
+    n_tokens: float, n_active: float | None, goal: Goal,
+) -> Optimum:  # fmt: skip
+    distance = hull_distance(ratios, fit.mixtures)
+    scores = getattr(goal, "scores", None)
     return Optimum(
-        fit.domains, best, fit.targets, fit.predict(best, n_params, n_tokens)[0], value,
-        float(n_params), float(n_tokens), distance,
-        _warnings(fit, distance, n_params, n_tokens),
+        fit.domains, ratios, fit.targets, losses, value, float(n_params), float(n_tokens), distance,
+        _warnings(fit, distance, float(fit.size_of(n_params, n_active)), n_tokens), n_active,
+        scores(losses[None]) if scores else {},
     )  # fmt: skip
 
 
@@ -125,29 +190,81 @@ def optimum_path(fit: Fit, scales: Sequence[tuple[float, float]], **settings: An
 def near_optimal(
     fit: Fit,
     best: Optimum,
-    tolerance: float,
+    tolerance: float | None = None,
     *,
+    objective: Goal | None = None,
     target_weights: Mapping[str, float] | None = None,
-    draws: int = 4000,
+    draws: int = 512,
     seed: int = 0,
+    lower: Mapping[str, float] | float = 0.0,
+    upper: Mapping[str, float] | float = 1.0,
 ) -> pd.DataFrame:
-    """How far each ratio may move while the objective stays within `tolerance` nats of the best.
+    """How far each ratio may move while the goal stays within `tolerance` of the best.
 
-    A row a domain: `best`, `low`, `high`, from mixtures drawn around the optimum at several
-    widths. A flat optimum has wide ranges: many mixtures are as good.
+    A row a domain: `best`, `low`, `high`. Each end is sought by itself (SLSQP on one ratio with
+    the goal as a constraint), starting from the widest of mixtures drawn around the optimum. A
+    flat optimum has wide ranges: many mixtures are as good. `tolerance` defaults to `noise_of`.
     """  # fmt: skip
-    weights = _weights(target_weights, fit.targets)
+    goal = _goal(objective, target_weights, fit)
+    low, high = _bounds(fit, lower, upper, None, 1.0, best.n_tokens)
+    at = surface(fit, fit.size_of(best.n_params, best.n_active), best.n_tokens)
+    tolerance = noise_of(fit, best, goal) if tolerance is None else tolerance
     rng = np.random.default_rng(seed)
     around = [
         rng.dirichlet(np.maximum(best.ratios, 2e-3) * width, draws // 4)
         for width in (8.0, 30.0, 120.0, 500.0)
     ]
-    mixtures = np.concatenate([best.ratios[None], *around])
-    losses = fit.predict(mixtures, best.n_params, best.n_tokens) @ weights
-    good = mixtures[losses <= losses[0] + tolerance]
+    mixtures = np.concatenate([best.ratios[None], project(np.concatenate(around), low, high)])
+    values = goal(at(mixtures, False)[0])[0]
+    worst = float(values[0] + tolerance)
+    good = mixtures[values <= worst]
+
+    def slack(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        losses, slopes = at(np.maximum(ratios, 0.0)[None], True)
+        assert slopes is not None
+        value, by_loss = goal(losses)
+        return worst - value[0], -(by_loss[0] @ slopes[0])
+
+    ends = []
+    for k in range(len(best.domains)):
+        column = good[:, k]
+        reached = [
+            _extreme(slack, good[i], k, sign, low, high)
+            for i, sign in ((int(column.argmin()), 1.0), (int(column.argmax()), -1.0))
+        ]
+        ends.append((min(reached[0], column.min()), max(reached[1], column.max())))
     return pd.DataFrame({
-        "domain": best.domains, "best": best.ratios, "low": good.min(0), "high": good.max(0),
+        "domain": best.domains, "best": best.ratios, "low": [e[0] for e in ends],
+        "high": [e[1] for e in ends],
     })  # fmt: skip
+
+
+def _extreme(
+    slack: Any, start: np.ndarray, k: int, sign: float, low: np.ndarray, high: np.ndarray
+) -> float:
+    """The least (sign 1) or greatest (-1) ratio k where `slack` is not negative."""
+    unit = np.zeros(len(start))
+    unit[k] = sign
+    end = minimize(
+        lambda h: sign * h[k], start, jac=lambda h: unit, method="SLSQP",
+        bounds=list(zip(low, high, strict=True)),
+        constraints=[
+            {"type": "eq", "fun": lambda h: h.sum() - 1, "jac": np.ones_like},
+            {"type": "ineq", "fun": lambda h: slack(h)[0], "jac": lambda h: slack(h)[1]},
+        ],
+        options={"maxiter": 40, "ftol": 1e-7},
+    )  # fmt: skip
+    fine = np.isfinite(end.x).all() and slack(end.x)[0] > -1e-6 and abs(end.x.sum() - 1) < 1e-6
+    return float(np.clip(end.x[k], low[k], high[k])) if fine else float(start[k])
+
+
+def noise_of(fit: Fit, best: Optimum, goal: Goal) -> float:
+    """The goal's standard deviation from the fit's residual noise, the targets' noise independent.
+
+    What two runs of one mixture may differ by: differences below it are no reason to prefer one.
+    """
+    by_loss = goal(best.losses[None])[1][0]
+    return float(np.sqrt(((by_loss * best.losses * fit.noise) ** 2).sum()))
 
 
 def sampled_optimum(
@@ -156,6 +273,8 @@ def sampled_optimum(
     n_tokens: float = np.nan,
     *,
     target_weights: Mapping[str, float] | None = None,
+    objective: Goal | None = None,
+    n_active: float | None = None,
     draws: int = 100_000,
     keep: int = 128,
     seed: int = 0,
@@ -164,20 +283,21 @@ def sampled_optimum(
 
     The draws spread around the mean of the mixtures fitted (Liu et al. 2024, section 3).
     """  # fmt: skip
-    weights = _weights(target_weights, fit.targets)
+    goal = _goal(objective, target_weights, fit)
     rng = np.random.default_rng(seed)
     width = rng.uniform(1.0, 30.0, size=draws)
     alpha = np.maximum(fit.mixtures.mean(0), 1e-3) * width[:, None]
     mixtures = rng.standard_gamma(alpha) + 1e-12
     mixtures /= mixtures.sum(1, keepdims=True)
-    value = fit.predict(mixtures, n_params, n_tokens) @ weights
+    value = np.concatenate([
+        goal(fit.predict(some, n_params, n_tokens, n_active))[0]
+        for some in np.array_split(mixtures, max(1, draws // DRAW_BLOCK))
+    ])  # fmt: skip
     best = mixtures[np.argsort(value)[:keep]].mean(0)
-    losses = fit.predict(best, n_params, n_tokens)[0]
-    distance = hull_distance(best, fit.mixtures)
-    return Optimum(
-        fit.domains, best, fit.targets, losses, float(losses @ weights), float(n_params),
-        float(n_tokens), distance, _warnings(fit, distance, n_params, n_tokens),
-    )  # fmt: skip
+    losses = fit.predict(best, n_params, n_tokens, n_active)
+    return _described(
+        fit, best, losses[0], float(goal(losses)[0][0]), n_params, n_tokens, n_active, goal
+    )
 
 
 def hull_distance(ratios: np.ndarray, mixtures: np.ndarray) -> float:
@@ -189,61 +309,6 @@ def hull_distance(ratios: np.ndarray, mixtures: np.ndarray) -> float:
     return float(0.5 * np.abs(blend @ mixtures - ratios).sum())
 
 
-def _search(
-    objective: Any, fit: Fit, low: np.ndarray, high: np.ndarray, starts: int, seed: int
-) -> tuple[np.ndarray, float]:
-    rng = np.random.default_rng(seed)
-    size = len(low)
-    draws = rng.dirichlet(np.ones(size), max(starts - 2, 1))
-    first = [fit.mixtures.mean(0), np.full(size, 1 / size), *draws]
-    best, best_value = None, np.inf
-    for start in first:
-        start = project(start, low, high)
-        end = minimize(
-            objective, start, jac=True, method="SLSQP", bounds=list(zip(low, high, strict=True)),
-            constraints={"type": "eq", "fun": lambda h: h.sum() - 1, "jac": np.ones_like},
-            options={"maxiter": 200, "ftol": 1e-11},
-        )  # fmt: skip
-        ratios = project(end.x, low, high) if np.isfinite(end.x).all() else start
-        value = objective(ratios)[0]
-        if value < best_value:
-            best, best_value = ratios, value
-    if best is None:
-        raise FitError(f"{fit.law.name}: no finite loss was found on the simplex")
-    return best, best_value
-
-
-def project(ratios: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The nearest mixture within bounds: clip(ratios + shift), the shift found by bisection."""
-    left, right = -2.0 - np.abs(ratios).max(), 2.0 + np.abs(ratios).max()
-    for _ in range(100):
-        shift = 0.5 * (left + right)
-        if np.clip(ratios + shift, low, high).sum() > 1:
-            right = shift
-        else:
-            left = shift
-    result = np.clip(ratios + right, low, high)
-    return result / result.sum()
-
-
-def _weights(given: Mapping[str, float] | None, targets: list[str]) -> np.ndarray:
-    if given is None:
-        return np.full(len(targets), 1 / len(targets))
-    weights = _named(given, targets, "target weight", 0.0)
-    if (weights < 0).any() or weights.sum() <= 0:
-        raise ConfigError("target weights must not be negative and must not all be 0")
-    return weights / weights.sum()
-
-
-def _named(given: Mapping[str, float], names: list[str], what: str, default: float) -> np.ndarray:
-    values = np.full(len(names), default)
-    for name, value in given.items():
-        if name not in names:
-            raise unknown_name("domain" if "target" not in what else "target", name, names, what)
-        values[names.index(name)] = float(value)
-    return values
-
-
 def _bounds(
     fit: Fit, lower: Mapping[str, float] | float, upper: Mapping[str, float] | float,
     available: Mapping[str, float] | None, max_epochs: float, n_tokens: float,
@@ -252,18 +317,18 @@ def _bounds(
     low = (
         np.full(size, lower)
         if isinstance(lower, (int, float))
-        else _named(lower, fit.domains, "lower bound", 0.0)
+        else named(lower, fit.domains, "domain", "lower bound", 0.0)
     )
     high = (
         np.full(size, upper)
         if isinstance(upper, (int, float))
-        else _named(upper, fit.domains, "upper bound", 1.0)
+        else named(upper, fit.domains, "domain", "upper bound", 1.0)
     )
     low, high = np.asarray(low, float), np.asarray(high, float)
     if available is not None:
         if not np.isfinite(n_tokens):
             raise ConfigError("repetition caps need n_tokens: h_i D <= max_epochs * tokens_i")
-        tokens = _named(available, fit.domains, "available tokens", np.inf)
+        tokens = named(available, fit.domains, "domain", "available tokens", np.inf)
         high = np.minimum(high, max_epochs * tokens / n_tokens)
     for i, name in enumerate(fit.domains):
         if not 0 <= low[i] <= high[i] <= 1 + 1e-12 or low[i] > 1:

@@ -16,7 +16,7 @@ from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.base import Inputs, Law, Parameter, Scene
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.fitting import Settings, data_hash, fit_formula, resolve
-from olmo_mixlaw.laws.regmix import lightgbm_module, tree_columns
+from olmo_mixlaw.laws.regmix import booster, lightgbm_module, tree_columns
 from olmo_mixlaw.runs import Design
 
 # Two groups: they explain this part of the variance (one uniform group would explain .75), and
@@ -84,9 +84,8 @@ class Regimes(Law):
 
     def probability(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         """P(high) of the targets with two groups, (R, len(state["split"]))."""
-        lightgbm = lightgbm_module(self.name)
         x = tree_columns(inputs, fit.scene)
-        models = [lightgbm.Booster(model_str=text) for text in fit.state["gates"]]
+        models = [booster(text, self.name) for text in fit.state["gates"]]
         return np.stack([model.predict(x) for model in models], axis=1)
 
     def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:

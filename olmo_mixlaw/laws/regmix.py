@@ -7,6 +7,7 @@ budget beyond the table is predicted like its edge. Needs the extra `olmo-mixlaw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,8 @@ class RegMix(Law):
         )  # fmt: skip
 
     def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:
-        lightgbm = lightgbm_module(self.name)
         x = tree_columns(inputs, fit.scene)
-        models = [lightgbm.Booster(model_str=text) for text in fit.state["trees"]]
+        models = [booster(text, self.name) for text in fit.state["trees"]]
         return np.exp(np.stack([model.predict(x) for model in models], axis=1))
 
     def gradient(self, fit: Fit, inputs: Inputs) -> np.ndarray:
@@ -75,6 +75,12 @@ def tree_columns(inputs: Inputs, scene: Scene) -> np.ndarray:
     if scene.has_d:
         columns.append(inputs.log_d[:, None])
     return np.concatenate(columns, axis=1)
+
+
+@lru_cache(maxsize=256)
+def booster(text: str, law: str) -> Any:
+    """The trees that LightGBM wrote as text; kept, since reading takes longer than predicting."""
+    return lightgbm_module(law).Booster(model_str=text)
 
 
 def lightgbm_module(law: str) -> Any:

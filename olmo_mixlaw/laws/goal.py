@@ -1,0 +1,61 @@
+"""What an optimum is to minimise: a weighted mean of losses, or a benchmark's scores, negated.
+
+A goal maps losses (S, T) to values (S,) with their slopes, so that gradients by the ratios follow
+by the chain rule. `scores.ScoreLaw.goal` gives one for benchmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from olmo_mixlaw.errors import ConfigError, unknown_name
+
+
+class Goal(Protocol):
+    """`label` says what the value is; `value` (S,) and `slope` (S, T) for losses (S, T)."""
+
+    label: str
+
+    def __call__(self, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class MeanLoss:
+    """The weighted mean of the losses, in nats; `weights` (T,) sum to 1."""
+
+    weights: np.ndarray
+    label: str = "mean loss"
+
+    def __call__(self, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return losses @ self.weights, np.broadcast_to(self.weights, losses.shape)
+
+    @classmethod
+    def of(cls, given: Mapping[str, float] | None, targets: list[str]) -> MeanLoss:
+        """Weights by name, rescaled to sum to 1; equal ones for None. Raises `ConfigError`."""
+        return cls(weights_of(given, targets, "target"))
+
+
+def weights_of(given: Mapping[str, float] | None, names: list[str], kind: str) -> np.ndarray:
+    """Weights (T,) that sum to 1; equal ones for None. Raises `ConfigError`."""
+    if given is None:
+        return np.full(len(names), 1 / len(names))
+    weights = named(given, names, kind, f"{kind} weight", 0.0)
+    if (weights < 0).any() or weights.sum() <= 0:
+        raise ConfigError(f"{kind} weights must not be negative and must not all be 0")
+    return weights / weights.sum()
+
+
+def named(
+    given: Mapping[str, float], names: list[str], kind: str, what: str, default: float
+) -> np.ndarray:
+    """A mapping's values in the order of `names`. Raises `UnknownNameError`."""
+    values = np.full(len(names), default)
+    for name, value in given.items():
+        if name not in names:
+            raise unknown_name(kind, name, names, what)
+        values[names.index(name)] = float(value)
+    return values
