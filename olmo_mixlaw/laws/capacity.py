@@ -41,25 +41,24 @@ def allocate(
     """
     p = 1 / (1 + b)
     # Start where the steepest domain alone would take all: F is then positive, and Newton on a
-    # convex decreasing function goes up to the root without overshooting.
-    safe = np.where(np.isfinite(u), u, -1e6)
-    mu = (safe - (log_capacity - np.log(u.shape[-1])) / p).max(-1, keepdims=True)
+    # convex decreasing function goes up to the root without overshooting. No x exceeds C there.
+    finite = np.where(np.isfinite(u), u, -1e6)
+    mu = (finite - log_capacity / p).max(-1, keepdims=True)
+    top = finite * p
     for _ in range(MOST_STEPS):
-        z = (safe - mu) * p
+        z = top - mu * p
         active = z > log_floor
         log_x = np.where(active, z, log_floor)
-        top = log_x.max(-1, keepdims=True)
-        e = np.exp(log_x - top)
-        total = e.sum(-1, keepdims=True)
-        value = np.log(total) + top - log_capacity
-        slope = np.where(active, e * p, 0.0).sum(-1, keepdims=True) / total
-        step = np.where(slope > 1e-12, value / np.maximum(slope, 1e-12), -2.0)
-        mu = mu + np.clip(step, -30, 30)
+        x = np.exp(log_x)
+        total = x.sum(-1, keepdims=True)
+        weight = np.where(active, x * p, 0.0)
+        fall = weight.sum(-1, keepdims=True)
+        value = np.log(total) - log_capacity
         if np.abs(value).max() < TOLERANCE:
             break
-    z = (safe - mu) * p
-    active = z > log_floor
-    log_x = np.where(active, z, log_floor)
-    weight = np.where(active, np.exp(log_x) * p, 0.0)
-    omega = weight / np.maximum(weight.sum(-1, keepdims=True), 1e-300)
-    return Allocation(log_x, active, omega, np.broadcast_to(p, u.shape), mu)
+        # All at the floor: go down until one is not.
+        slope = fall / total
+        step = np.where(slope > 1e-12, value / np.maximum(slope, 1e-12), -2.0)
+        mu = mu + np.clip(step, -30, 30)
+    omega = weight / np.maximum(fall, 1e-300)
+    return Allocation(log_x, active, omega, np.broadcast_to(p, log_x.shape), mu)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene
+from olmo_mixlaw.laws.base import Inputs, Layout, Scene
 from olmo_mixlaw.laws.capacity import allocate
-from olmo_mixlaw.laws.coupled import Pools, Shares, assemble, each, effective, ratio_slopes
+from olmo_mixlaw.laws.coupled import CoupledLaw, Pools, Response, Shares, each
 
 
 @dataclass(frozen=True)
-class Competition(Law):
+class Competition(CoupledLaw):
     """Eq. 1. Capacity is in units of N_ref / pools, so an equal division is x = 1 amid the table.
 
     `floor` is H in those units: what a domain keeps however small its share.
@@ -28,7 +28,6 @@ class Competition(Law):
     name = "competition"
     formula = "E_i + c_i x_i^-b_i, x = argmin sum_j h_j c_j x_j^-b_j"
     source = "arXiv 2606.08167, Eq. 1"
-    coupled = True
     noise = False
     n_starts = 6
     floor: float = 0.02
@@ -45,73 +44,43 @@ class Competition(Law):
             layout.add("a", each(pools, "a", "1", np.log(0.3), 0.6, -4, 2.0))
         return layout
 
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene).parameters
-
-    def _solve(
-        self, theta: np.ndarray, inputs: Inputs, scene: Scene
-    ) -> tuple[np.ndarray, dict, np.ndarray, dict, np.ndarray, np.ndarray, Shares]:
-        """Losses of pools, own slopes, v, rank-one slopes, slopes by log share, shares."""
+    def respond(self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool) -> Response:
         layout, pools = self._layout(scene), Pools.of(scene)
         log_c, b = (
             theta[:, None, layout.slices["c"]], np.exp(theta[:, None, layout.slices["b"]]),
         )  # fmt: skip
         bottom = np.exp(theta[:, None, layout.slices["E"]])
-        shares = effective(theta, layout, inputs, pools, self.share_floor)
-        k = inputs.ratios.shape[1]
-        padded = np.zeros((len(inputs), len(pools)))
-        padded[:, :k] = inputs.ratios
+        h = pools.padded(inputs.ratios)
         with np.errstate(divide="ignore"):
-            u = np.log(padded) + log_c + np.log(b)
+            u = np.log(h) + (log_c + np.log(b))
         log_capacity = (np.log(len(pools)) + inputs.log_n)[None, :, None]
-        found = allocate(
-            u, b, float(np.log(self.floor)), np.broadcast_to(log_capacity, (*u.shape[:2], 1))
-        )
-        log_x, active, p = found.log_x, found.active, found.p
-        q = np.exp(log_c - b * log_x)
+        found = allocate(u, b, float(np.log(self.floor)), log_capacity)
+        q = np.exp(log_c - b * found.log_x)
         loss = bottom + q
-        v = np.where(active, q * b * p, 0.0)  # dq/dmu
-        free = np.where(active, p, 0.0)
-        own = {
-            "E": np.broadcast_to(bottom, q.shape),
-            "c": q - q * b * free,
-            "b": -q * b * log_x - q * b * free * (1 - b * log_x),
-        }
-        rank = {"c": found.omega, "b": found.omega * (1 - b * log_x)}
-        by_share = -q * b * free
-        rank_share = found.omega.copy()
-        # The allocation follows h itself; the noise term below has its own floor.
-        there = np.where(padded > 0, 1.0, 0.0)
-        by_h = by_share * there
         if self.noise:
             a = np.exp(theta[:, None, layout.slices["a"]])
-            log_d = inputs.log_d[None, :, None] + shares.log
+            log_d = inputs.log_d[:, None] + np.log(np.maximum(h, self.share_floor))
             noise = np.exp(np.clip(theta[:, None, layout.slices["A"]] - a * log_d, -200, 60))
             loss = loss + noise
+        if not slopes:
+            return Response(loss)
+        bend = 1 - b * found.log_x
+        v = q * b * np.where(found.active, found.p, 0.0)  # dq / dmu
+        own = {
+            "E": np.broadcast_to(bottom, q.shape), "c": q - v,
+            "b": -q * b * found.log_x - v * bend,
+        }  # fmt: skip
+        by_h = -v * (h > 0)
+        if self.noise:
             own["A"], own["a"] = noise, -noise * a * log_d
-            above = padded > self.share_floor
-            by_h = by_h - np.where(above, noise * a, 0.0)
-        exact = np.where(padded > 0, 1 / np.maximum(padded, 1e-300), 0.0)
-        by_ratio = np.broadcast_to(
-            exact[:, :, None] * np.eye(len(pools), k), (len(theta), *exact.shape, k)
-        )
-        return loss, own, v, rank, by_h, rank_share * there, Shares(shares.log, None, by_ratio)
-
-    def evaluate(
-        self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        pools = Pools.of(scene)
-        loss, own, v, rank, by_share, rank_share, shares = self._solve(theta, inputs, scene)
-        if not jacobian:
-            return loss[:, :, pools.of_target], None
-        slopes = assemble(
-            theta.shape[1], self._layout(scene), pools, own, v, rank, by_share, rank_share, shares
-        )
-        return loss[:, :, pools.of_target], slopes
-
-    def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        _, _, v, _, by_share, rank_share, shares = self._solve(theta, inputs, scene)
-        return ratio_slopes(Pools.of(scene), v, by_share, rank_share, shares)
+            by_h = by_h - noise * a * (h > self.share_floor)
+        inverse = np.where(h > 0, 1 / np.maximum(h, 1e-300), 0.0)
+        # The allocation follows h itself; the noise term has its own floor.
+        shares = Shares(h[None], np.eye(len(pools), inputs.ratios.shape[1])[None], False)
+        return Response(
+            loss, own, v, {"c": found.omega, "b": found.omega * bend}, by_h * inverse,
+            found.omega * inverse, shares,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 from olmo_mixlaw import __version__
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.base import Inputs, Law, Parameter, Scene
+from olmo_mixlaw.laws.coupled import CoupledLaw
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.solver import Problems, Solutions, data_curvature, solve
 from olmo_mixlaw.runs import Design, RunTable
@@ -165,14 +166,15 @@ def _problems(
         return law.evaluate(theta, inputs.take(rows), scene, jacobian)
 
     def coupled(theta: np.ndarray, group: np.ndarray, rows: slice, jacobian: bool) -> Any:
-        # Residual r is run r // T, target r % T; blocks are cut at whole runs and trimmed.
-        first, last = rows.start // targets, -(-rows.stop // targets)
-        loss, slopes = law.evaluate(theta, inputs.take(slice(first, last)), scene, jacobian)
-        cut = slice(rows.start - first * targets, rows.stop - first * targets)
-        loss = loss.reshape(len(theta), -1)[:, cut]
-        if slopes is not None:
-            slopes = slopes.reshape(len(theta), -1, theta.shape[1])[:, cut]
-        return loss, slopes
+        # Residual r is run r // T, target r % T; blocks are cut at whole runs.
+        some = inputs.take(slice(rows.start // targets, rows.stop // targets))
+        if isinstance(law, CoupledLaw):
+            loss, slopes = law.evaluate_pooled(theta, some, scene, jacobian)
+            return loss.reshape(len(theta), -1), slopes
+        loss, full = law.evaluate(theta, some, scene, jacobian)
+        return loss.reshape(len(theta), -1), None if full is None else full.reshape(
+            len(theta), -1, theta.shape[1]
+        )
 
     def column(attribute: str) -> np.ndarray:
         return np.array([[getattr(item, attribute) for item in group] for group in items], float)
@@ -188,6 +190,7 @@ def _problems(
     return Problems(
         coupled if law.coupled else separable, log_loss, column("mean"), column("sd"),
         column("lower"), column("upper"), np.full(len(items), FIRST_NOISE), huber, counts,
+        targets if law.coupled else 1,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -18,16 +19,26 @@ import numpy as np
 BLOCK = 3_000_000
 LONGEST_STEP = 2.5
 
-Evaluate = Callable[[np.ndarray, np.ndarray, slice, bool], tuple[np.ndarray, np.ndarray | None]]
+
+class Slopes(Protocol):
+    """Slopes (M, r, P) in a form of their own that can give what a step needs."""
+
+    def normal(self, pull: np.ndarray, stiffness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """J' pull (M, P) and J' diag(stiffness) J (M, P, P), for `pull`, `stiffness` (M, r)."""
+
+
+Evaluate = Callable[
+    [np.ndarray, np.ndarray, slice, bool], tuple[np.ndarray, "np.ndarray | Slopes | None"]
+]
 
 
 @dataclass(frozen=True)
 class Problems:
     """G problems with R residuals and P parameters each.
 
-    `evaluate(theta (M, P), group (M,), rows, jacobian)` gives losses (M, r) and slopes (M, r, P);
-    `rows` is a slice of the R. `log_loss` (G, R) is NaN where there is no observation. `mean`,
-    `sd`, `lower`, `upper` (G, P) are the
+    `evaluate(theta (M, P), group (M,), rows, jacobian)` gives losses (M, r) and slopes (M, r, P),
+    written out or as `Slopes`; `rows` is a slice of the R, cut at multiples of `run`. `log_loss`
+    (G, R) is NaN where there is no observation. `mean`, `sd`, `lower`, `upper` (G, P) are the
     prior and box (`sd` 0 fixes); `noise` (G,) is the standard deviation of a log loss; `huber`
     is in units of the noise. `weight` (G, R) counts observations, for a bootstrap.
     """
@@ -41,6 +52,7 @@ class Problems:
     noise: np.ndarray
     huber: float = 3.0
     weight: np.ndarray | None = None
+    run: int = 1
 
     def first_rows(self, count: int) -> Problems:
         """The same problems with their first `count` residuals only."""
@@ -76,7 +88,7 @@ def solve(
     members, size = theta.shape
     cost, gradient, matrix = _normal(problems, group, theta)
     damping, growth = np.full(members, 1.0), np.full(members, 2.0)
-    stalled, steps = np.zeros(members, int), np.zeros(members, int)
+    stalled, refused, steps = (np.zeros(members, int) for _ in range(3))
     live = np.flatnonzero(np.isfinite(cost))
     diagonal = np.arange(size)
     for _ in range(iterations):
@@ -104,15 +116,17 @@ def solve(
             damping[live] * np.where(good, shrink, growth[live]), 1e-10, 1e10
         )  # fmt: skip
         growth[live] = np.where(good, 2.0, np.minimum(growth[live] * 2, 64.0))
-        small = ~good | (gain < tolerance * (1e-3 + np.abs(cost[live])))
-        stalled[live] = np.where(small, stalled[live] + 1, 0)
+        small = gain < tolerance * (1e-3 + np.abs(cost[live]))
+        # A refused step went too far: it says nothing of how much is left to gain.
+        stalled[live] = np.where(good, np.where(small, stalled[live] + 1, 0), stalled[live])
+        refused[live] = np.where(good, 0, refused[live] + 1)
         steps[live] += 1
         moved = live[good]
         if len(moved):
             theta[moved] = new[good]
             cost[moved], gradient[moved], matrix[moved] = _normal(problems, group[moved], new[good])
-        live = live[stalled[live] < np.where(good, 3, 8)]
-    return Solutions(theta, cost, matrix, steps, stalled > 0)
+        live = live[(stalled[live] < 3) & (refused[live] < 6)]
+    return Solutions(theta, cost, matrix, steps, (stalled >= 3) | (refused > 0))
 
 
 def data_curvature(problems: Problems, group: np.ndarray, theta: np.ndarray) -> np.ndarray:
@@ -157,11 +171,17 @@ def _data_normal(
         loss, slopes = problems.evaluate(theta[some], group[some], rows, True)
         assert slopes is not None
         value, pull, stiffness = _huber(problems, group[some], loss, rows)
-        slopes = slopes / loss[:, :, None]
+        # Slopes are of L, residuals of log L.
+        pull, stiffness = pull / loss, stiffness / loss**2
         cost[some] += value.sum(1)
-        gradient[some] += np.matmul(pull[:, None], slopes)[:, 0]
-        weighted = slopes * stiffness[:, :, None]
-        matrix[some] += np.matmul(weighted.transpose(0, 2, 1), slopes)
+        if isinstance(slopes, np.ndarray):
+            gradient[some] += np.matmul(pull[:, None], slopes)[:, 0]
+            weighted = slopes * stiffness[:, :, None]
+            matrix[some] += np.matmul(weighted.transpose(0, 2, 1), slopes)
+        else:
+            g, a = slopes.normal(pull, stiffness)
+            gradient[some] += g
+            matrix[some] += a
     return cost, gradient, matrix
 
 
@@ -188,7 +208,7 @@ def _blocks(problems: Problems, theta: np.ndarray, with_slopes: bool) -> list[tu
     members, size = theta.shape
     rows = problems.log_loss.shape[1]
     width = size if with_slopes else max(size // 3, 1)
-    row_step = max(1, min(rows, BLOCK // max(width, 1)))
+    row_step = max(problems.run, min(rows, BLOCK // max(width, 1)) // problems.run * problems.run)
     member_step = max(1, BLOCK // (width * row_step))
     return [
         (slice(m, min(m + member_step, members)), slice(r, min(r + row_step, rows)))
