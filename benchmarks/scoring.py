@@ -79,7 +79,7 @@ def one_at_a_time(model: LanguageModel, pairs: Pairs) -> list[float]:
         )
         ids = torch.tensor([(request.context + request.continuation)[:-1]])
         with torch.inference_mode():
-            logits, _ = model.forward(ids)
+            logits = model.model(ids).logits  # the module itself
         count = len(request.continuation)
         scored = torch.log_softmax(logits[0, -count:].float(), dim=-1)
         targets = torch.tensor(request.continuation)[:, None]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmo_mixlaw.errors import DataError
 from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.ranks import ALONE, Ranks
 from olmo_mixlaw.evaluation.tasks import Request
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ SEQUENCES_AT_ONCE = 64
 
 
 def generate(
-    model: LanguageModel, requests: Sequence[Request], where: str = ""
+    model: LanguageModel, requests: Sequence[Request], where: str = "", ranks: Ranks = ALONE
 ) -> list[dict[str, Any]]:
     """What the model says after each request's context: `repeats` answers a request, in order.
 
@@ -40,14 +41,23 @@ def generate(
                 f"of {needed} are more than the model's context of {model.max_length}"
             )
         lengths[length, request.temperature, request.seed].append(job)
-    texts: list[dict[str, Any]] = [{} for _ in jobs]
-    with torch.inference_mode():
-        for (_, temperature, seed), group in sorted(lengths.items(), reverse=True):
-            draws = torch.Generator(device=model.device).manual_seed(seed)
-            for start in range(0, len(group), SEQUENCES_AT_ONCE):
-                batch = group[start : start + SEQUENCES_AT_ONCE]
+    batches = [
+        (temperature, seed, start, group[start : start + SEQUENCES_AT_ONCE])
+        for (_, temperature, seed), group in sorted(lengths.items(), reverse=True)
+        for start in range(0, len(group), SEQUENCES_AT_ONCE)
+    ]
+
+    def work() -> dict[int, dict[str, Any]]:
+        texts: dict[int, dict[str, Any]] = {}
+        with torch.inference_mode():
+            for temperature, seed, start, batch in ranks.share(batches):
+                # Each batch draws by itself, so that it doesn't matter who has it.
+                draws = torch.Generator(device=model.device).manual_seed(seed + start)
                 _continue(model, requests, prompts, jobs, batch, temperature, draws, texts)
-    return texts
+        return texts
+
+    found = ranks.gather(work)
+    return [found[job] for job in range(len(jobs))]
 
 
 def _continue(
@@ -58,7 +68,7 @@ def _continue(
     batch: Sequence[int],
     temperature: float,
     draws: torch.Generator,
-    texts: list[dict[str, Any]],
+    texts: dict[int, dict[str, Any]],
 ) -> None:
     import torch
 
@@ -70,7 +80,7 @@ def _continue(
     active = list(range(len(batch)))
     cache = None
     while active:
-        logits, cache = model.forward(ids, cache, last=1, keep_cache=True)
+        logits, cache = model.logits(ids, cache, last=1, keep_cache=True)
         tokens = _choose(logits[:, -1].float(), temperature, draws)
         keep = []
         for row, (position, token) in enumerate(zip(active, tokens.tolist(), strict=True)):

@@ -1,4 +1,4 @@
-"""A model that can be scored: logits with a key-value cache, its tokenizer and its identity.
+"""A model that can be scored: states with a key-value cache, its head, tokenizer and identity.
 
 Folders of two kinds are read: a checkpoint of OLMo's trainer (`config.yaml`, `model.pt`), dense
 or with our mixture of experts, and a HuggingFace folder (`config.json`).
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmo_mixlaw.errors import CheckpointError, ConfigError, unknown_name
+from olmo_mixlaw.evaluation.head import Head
 from olmo_mixlaw.schema import read_mapping
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class LanguageModel(ABC):
     """A causal language model with its tokenizer.
 
     `max_length` is the longest sequence in tokens, `eos_token_id` ends documents and stands
-    before a text that has no context. `config` is what goes into files as the model's.
+    before a text that has no context. `config` is what goes into files as the model's. `head`
+    makes logits of the states that `read` gives; without one, those are the logits already.
     """
 
     max_length: int
@@ -37,6 +39,11 @@ class LanguageModel(ABC):
     device: Any
     dtype: str
     config: dict[str, Any]
+    head: Head | None = None
+    # What batches are planned by; `body` counts parameters without the embeddings.
+    n_layers: int = 2
+    width: int = 64
+    body: int = 100_000
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -61,74 +68,136 @@ class LanguageModel(ABC):
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     @abstractmethod
-    def forward(
-        self,
-        ids: torch.Tensor,
-        cache: Any = None,
-        last: int | None = None,
-        keep_cache: bool = False,
+    def read(
+        self, ids: torch.Tensor, cache: Any = None, keep_cache: bool = False
     ) -> tuple[torch.Tensor, Any]:
-        """Logits (B, T, V) after each of `ids` (B, T), and the cache that holds them too.
+        """States (B, T, d) after each of `ids` (B, T), and the cache that holds them too.
 
-        `cache` holds what was read before. With `last`, at least the last `last` positions
-        are returned, and those that are come last.
+        `cache` holds what was read before.
         """
 
     @abstractmethod
     def take(self, cache: Any, rows: torch.Tensor) -> Any:
         """The cache of the sequences `rows` (which may repeat)."""
 
+    def logits(
+        self, ids: torch.Tensor, cache: Any = None, last: int = 0, keep_cache: bool = False
+    ) -> tuple[torch.Tensor, Any]:
+        """Logits (B, T, V) of `read`, or with `last` those of the last `last` positions."""
+        states, cache = self.read(ids, cache, keep_cache)
+        states = states[:, -last:]
+        return (states if self.head is None else self.head.logits(states)), cache
 
-class OlmoModel(LanguageModel):
+
+class TorchModel(LanguageModel):
+    """A model that is a PyTorch module, with its weights on one device and of one type."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        config: dict[str, Any],
+        *,
+        max_length: int,
+        vocab_size: int,
+        eos_token_id: int,
+        n_layers: int,
+        width: int,
+    ) -> None:
+        super().__init__(tokenizer)
+        self.model = model.eval()
+        weights = list(model.parameters())
+        self.device, self.dtype = weights[0].device, str(weights[0].dtype).removeprefix("torch.")
+        self.config = config
+        self.max_length, self.vocab_size, self.eos_token_id = max_length, vocab_size, eos_token_id
+        self.n_layers, self.width = n_layers, width
+        self.head = self.find_head()
+        embeddings = sum(w.numel() for w in weights if vocab_size in w.shape)
+        self.body = max(1, sum(w.numel() for w in weights) - embeddings)
+
+    @abstractmethod
+    def find_head(self) -> Head | None:
+        """The module's head, if its logits can be made of its last states."""
+
+
+class OlmoModel(TorchModel):
     """A model of OLMo's trainer."""
 
     def __init__(self, model: Any, tokenizer: Tokenizer, config: dict[str, Any]) -> None:
-        super().__init__(tokenizer)
-        self.model = model.eval()
-        parameter = next(model.parameters())
-        self.device, self.dtype = parameter.device, str(parameter.dtype).removeprefix("torch.")
-        self.max_length = int(model.config.max_sequence_length)
-        # Rows that only pad the embedding have a share of the probability, as in training.
-        self.vocab_size = int(model.config.embedding_size or model.config.vocab_size)
-        self.eos_token_id = int(model.config.eos_token_id)
-        self.config = config
+        shape = model.config
+        super().__init__(
+            model, tokenizer, config, max_length=int(shape.max_sequence_length),
+            # Rows that only pad the embedding have a share of the probability, as in training.
+            vocab_size=int(shape.embedding_size or shape.vocab_size),
+            eos_token_id=int(shape.eos_token_id), n_layers=int(shape.n_layers),
+            width=int(shape.d_model),
+        )  # fmt: skip
 
-    def forward(
-        self,
-        ids: torch.Tensor,
-        cache: Any = None,
-        last: int | None = None,
-        keep_cache: bool = False,
+    def find_head(self) -> Head:
+        parts, shape = self.model.transformer, self.model.config
+        scale = shape.d_model**-0.5 if shape.scale_logits else 1.0
+        if shape.weight_tying:
+            return Head(parts.wte.weight, scale=scale)
+        return Head(parts.ff_out.weight, parts.ff_out.bias, scale)
+
+    def read(
+        self, ids: torch.Tensor, cache: Any = None, keep_cache: bool = False
     ) -> tuple[torch.Tensor, Any]:
-        output = self.model(
-            ids, past_key_values=cache, use_cache=keep_cache, last_logits_only=last == 1
-        )
-        return output.logits, output.attn_key_values
+        found: list[torch.Tensor] = []
+
+        def keep(module: Any, inputs: Any, states: torch.Tensor) -> torch.Tensor:
+            found.append(states)
+            return states[:, :0]  # OLMo's forward makes logits of what it is given
+
+        hook = self.model.transformer.ln_f.register_forward_hook(keep)
+        try:
+            output = self.model(ids, past_key_values=cache, use_cache=keep_cache)
+        finally:
+            hook.remove()
+        return found[0], output.attn_key_values
 
     def take(self, cache: Any, rows: torch.Tensor) -> Any:
         return [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in cache]
 
 
-class HuggingFaceModel(LanguageModel):
+class HuggingFaceModel(TorchModel):
     """A causal model of the transformers library."""
 
     def __init__(
         self, model: Any, tokenizer: Tokenizer, config: dict[str, Any], eos_token_id: int
     ) -> None:
-        super().__init__(tokenizer)
-        self.model = model.eval()
-        self.device, self.dtype = model.device, str(model.dtype).removeprefix("torch.")
-        self.max_length = _max_length(model.config)
-        self.vocab_size = int(model.config.vocab_size)
-        self.eos_token_id = eos_token_id
-        self.config = config
+        shape = model.config
+        super().__init__(
+            model, tokenizer, config, max_length=_max_length(shape),
+            vocab_size=int(shape.vocab_size), eos_token_id=eos_token_id,
+            n_layers=int(getattr(shape, "num_hidden_layers", None) or self.n_layers),
+            width=int(getattr(shape, "hidden_size", None) or self.width),
+        )  # fmt: skip
 
-    def forward(
-        self,
-        ids: torch.Tensor,
-        cache: Any = None,
-        last: int | None = None,
-        keep_cache: bool = False,
+    def find_head(self) -> Head | None:
+        """The module's head, tried against the module's own logits of two tokens."""
+        import torch
+
+        layer, shape = self.model.get_output_embeddings(), self.model.config
+        if not isinstance(layer, torch.nn.Linear) or self.model.base_model is self.model:
+            return None
+        scale = float(getattr(shape, "logit_scale", None) or 1.0)
+        scale /= float(getattr(shape, "logits_scaling", None) or 1.0)
+        head = Head(
+            layer.weight, layer.bias, scale, getattr(shape, "final_logit_softcapping", None)
+        )
+        ids = torch.tensor([[self.eos_token_id, 1]], device=self.device)
+        with torch.inference_mode():
+            theirs = self.model(input_ids=ids, use_cache=False).logits.float()
+            states = self.model.base_model(input_ids=ids, use_cache=False)[0]
+            if states.shape[-1] != layer.in_features:
+                return None
+            ours = head.logits(states).float()
+        same = torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4, equal_nan=True)
+        return head if same else None
+
+    def read(
+        self, ids: torch.Tensor, cache: Any = None, keep_cache: bool = False
     ) -> tuple[torch.Tensor, Any]:
         import torch
         from transformers import DynamicCache
@@ -137,11 +206,12 @@ class HuggingFaceModel(LanguageModel):
             cache = DynamicCache(config=self.model.config)
         past = cache.get_seq_length() if cache is not None else 0
         positions = torch.arange(past, past + ids.shape[1], device=ids.device)[None]
-        output = self.model(
+        body = self.model if self.head is None else self.model.base_model
+        output = body(
             input_ids=ids, past_key_values=cache, use_cache=cache is not None,
-            position_ids=positions.expand(ids.shape[0], -1), logits_to_keep=last or 0,
+            position_ids=positions.expand(ids.shape[0], -1),
         )  # fmt: skip
-        return output.logits, output.past_key_values
+        return output[0], output.past_key_values
 
     def take(self, cache: Any, rows: torch.Tensor) -> Any:
         import copy

@@ -1,38 +1,36 @@
 """Log-likelihoods of many continuations, quickly and exactly.
 
-Requests are sorted by length, and what requests share is computed once: a prefix common to
-all (few-shot examples), and the context of each document's choices, both as key-value caches.
+Requests are read in the batches that `batches` plans (what they share once, where that pays),
+and only the states that a continuation's tokens follow are turned into probabilities.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from olmo_mixlaw.errors import CheckpointError, DataError
+from olmo_mixlaw.evaluation.batches import Batch, Costs, Encoded, plan
 from olmo_mixlaw.evaluation.chunks import Chunks
+from olmo_mixlaw.evaluation.head import score_tokens
 from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     import torch
 
-LOGITS_AT_ONCE = 2**24  # floats of one batch's logits: 64 MiB
-TOKENS_AT_ONCE = 8192
-WORTH_SHARING = 4  # tokens of context; below that, a cache costs more than it saves
-
-Group = tuple[tuple[int, ...], list[int]]  # a context and the requests that continue it
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A request as tokens: `context` is never empty, `continuation` is what is scored."""
-
-    context: tuple[int, ...]
-    continuation: tuple[int, ...]
+TOKENS_AT_ONCE = 16384
+LEAST_TOKENS = 256  # read at once even by a wide model
+# Floats of states at once. On a CPU, what is larger than a cache is slow; a GPU wants much.
+STATE_FLOATS = {"cpu": 2**19, "gpu": 2**25}
+CACHE_FLOATS = 2**26  # of keys and values: 256 MiB in fp32
+# One more call costs the dispatch of its layers (as FLOPs done meanwhile) and reads all weights
+# again (as tokens that take as long).
+CALL_FLOPS = {"cpu": 6e6, "gpu": 2e10}
+CALL_TOKENS = {"cpu": 16, "gpu": 128}
 
 
 @dataclass(frozen=True)
@@ -105,146 +103,88 @@ def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
     return bare, context[len(bare) :] + continuation
 
 
-def loglikelihoods(model: LanguageModel, requests: Sequence[Encoded]) -> list[Likelihood]:
+def loglikelihoods(
+    model: LanguageModel, requests: Sequence[Encoded], ranks: Ranks = ALONE
+) -> list[Likelihood]:
     """The likelihood of every continuation, in the order of `requests`."""
+    batches = plan(requests, costs_of(model))
+    found = ranks.gather(lambda: _score(model, requests, ranks.share(batches)))
+    return [found[i] for i in range(len(requests))]
+
+
+def costs_of(model: LanguageModel) -> Costs:
+    """What a call of this model costs, and how much it reads in one."""
+    place = "cpu" if model.device.type == "cpu" else "gpu"
+    floats = model.width if model.head is not None else model.vocab_size
+    dispatch = CALL_FLOPS[place] * model.n_layers / (2 * model.body)
+    return Costs(
+        call=round(dispatch) + CALL_TOKENS[place],
+        batch=min(TOKENS_AT_ONCE, max(LEAST_TOKENS, STATE_FLOATS[place] // floats)),
+        cached=max(1, CACHE_FLOATS // (2 * model.width * model.n_layers)),
+    )
+
+
+def _score(
+    model: LanguageModel, requests: Sequence[Encoded], batches: Sequence[Batch]
+) -> dict[int, Likelihood]:
     import torch
 
-    results: list[Likelihood | None] = [None] * len(requests)
-    by_context: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, request in enumerate(requests):
-        by_context[request.context].append(i)
-    shared = _common_prefix(list(by_context))
-    alone: list[int] = []
-    choices: list[Group] = []
-    for context, indices in by_context.items():
-        if len(indices) > 1 and len(context) - len(shared) >= WORTH_SHARING:
-            choices.append((context, indices))
-        else:
-            alone += indices
+    results: dict[int, Likelihood] = {}
+    prefix: tuple[int, ...] = ()
+    cache = None
     with torch.inference_mode():
-        prefix = _read(model, shared) if shared else None
-        for batch in _by_tokens(model, requests, alone, len(shared)):
-            _score_alone(model, requests, batch, prefix, len(shared), results)
-        for groups in _of_one_length(model, requests, choices):
-            _score_choices(model, requests, groups, prefix, len(shared), results)
-    return [result for result in results if result is not None]
+        for batch in batches:
+            if batch.prefix != prefix:
+                prefix, cache = batch.prefix, None
+                if prefix:
+                    ids = torch.tensor([prefix], device=model.device)
+                    _, cache = model.read(ids, keep_cache=True)
+            read = _read_split if batch.split else _read_whole
+            states, starts = read(model, requests, batch, cache)
+            _collect(model, requests, batch.requests, states, starts, results)
+    return results
 
 
-def _common_prefix(contexts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """What all contexts begin with, if it pays; at least one token of each stays outside."""
-    if len(contexts) < 2:
-        return ()
-    first, last = min(contexts), max(contexts)
-    length = next(
-        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
-        min(len(first), len(last)),
-    )
-    length = min(length, min(map(len, contexts)) - 1)
-    return first[:length] if length >= 8 else ()
+def _read_whole(
+    model: LanguageModel, requests: Sequence[Encoded], batch: Batch, prefix: Any
+) -> tuple[torch.Tensor, list[int]]:
+    """States (B, T, d), and the position in each row that its continuation's first follows."""
+    shared = len(batch.prefix)
+    chosen = [requests[i] for i in batch.requests]
+    ids = _padded([(r.context + r.continuation)[shared:-1] for r in chosen], model)
+    states, _ = model.read(ids, _repeated(model, prefix, len(chosen)))
+    return states, [len(r.context) - 1 - shared for r in chosen]
 
 
-def _read(model: LanguageModel, ids: Sequence[int]) -> Any:
-    """The cache of one sequence that is read for its cache alone."""
+def _read_split(
+    model: LanguageModel, requests: Sequence[Encoded], batch: Batch, prefix: Any
+) -> tuple[torch.Tensor, list[int]]:
+    """The same, with each context read once; a row begins with its context's last state."""
     import torch
 
-    _, cache = model.forward(torch.tensor([ids], device=model.device), last=1, keep_cache=True)
-    return cache
-
-
-def _batch_tokens(model: LanguageModel) -> int:
-    return max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // model.vocab_size))
-
-
-def _by_tokens(
-    model: LanguageModel, requests: Sequence[Encoded], indices: Sequence[int], shared: int
-) -> Iterator[list[int]]:
-    """Batches of similar length, longest first, of about the same padded size."""
-
-    def length(i: int) -> int:
-        return len(requests[i].context) + len(requests[i].continuation) - 1 - shared
-
-    batch: list[int] = []
-    for i in sorted(indices, key=length, reverse=True):
-        if batch and (len(batch) + 1) * length(batch[0]) > _batch_tokens(model):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def _score_alone(
-    model: LanguageModel,
-    requests: Sequence[Encoded],
-    batch: Sequence[int],
-    prefix: Any,
-    shared: int,
-    results: list[Likelihood | None],
-) -> None:
-    """One sequence a request: context and continuation read together."""
-    import torch
-
-    inputs = [(requests[i].context + requests[i].continuation)[shared:-1] for i in batch]
-    first = min(len(requests[i].context) - 1 - shared for i in batch)
-    ids = _padded(inputs, model)
-    rows = torch.zeros(len(batch), dtype=torch.long, device=model.device)
-    cache = None if prefix is None else model.take(prefix, rows)
-    logits, _ = model.forward(ids, cache, last=ids.shape[1] - first)
-    offset = ids.shape[1] - logits.shape[1]
-    starts = [len(requests[i].context) - 1 - shared - offset for i in batch]
-    _collect(model, requests, batch, logits, starts, results)
-
-
-def _score_choices(
-    model: LanguageModel,
-    requests: Sequence[Encoded],
-    groups: Sequence[Group],
-    prefix: Any,
-    shared: int,
-    results: list[Likelihood | None],
-) -> None:
-    """Contexts of one length are read once; each choice goes on from its context's cache."""
-    import torch
-
-    ids = torch.tensor([context[shared:] for context, _ in groups], device=model.device)
-    rows = torch.zeros(len(groups), dtype=torch.long, device=model.device)
-    cache = None if prefix is None else model.take(prefix, rows)
-    batch = [i for _, indices in groups for i in indices]
-    longer = any(len(requests[i].continuation) > 1 for i in batch)
-    logits, cache = model.forward(ids, cache, last=1, keep_cache=longer)
+    contexts = [requests[group[0]].context[len(batch.prefix) :] for group in batch.groups]
+    rests = [requests[i].continuation[:-1] for i in batch.requests]
+    longer = any(rests)
+    ids = torch.tensor(contexts, device=model.device)
+    cache = _repeated(model, prefix, len(contexts))
+    states, cache = model.read(ids, cache, keep_cache=longer)
     rows = torch.tensor(
-        [row for row, (_, indices) in enumerate(groups) for _ in indices], device=model.device
+        [row for row, group in enumerate(batch.groups) for _ in group], device=model.device
     )
-    logits = logits[:, -1:].index_select(0, rows)
+    states = states[:, -1:].index_select(0, rows)
     if longer:
-        inputs = [requests[i].continuation[:-1] for i in batch]
-        rest, _ = model.forward(_padded(inputs, model), model.take(cache, rows))
-        logits = torch.cat([logits, rest], dim=1)
-    _collect(model, requests, batch, logits, [0] * len(batch), results)
+        rest, _ = model.read(_padded(rests, model), model.take(cache, rows))
+        states = torch.cat([states, rest], dim=1)
+    return states, [0] * len(rests)
 
 
-def _of_one_length(
-    model: LanguageModel, requests: Sequence[Encoded], choices: Sequence[Group]
-) -> Iterator[list[Group]]:
-    """Contexts of equal length with their choices, in batches of bounded padded size."""
-    lengths: dict[int, list[Group]] = defaultdict(list)
-    for context, indices in choices:
-        longest = max(len(requests[i].continuation) for i in indices)
-        most = max(1, _batch_tokens(model) // longest)
-        for start in range(0, len(indices), most):
-            lengths[len(context)].append((context, indices[start : start + most]))
-    for length in sorted(lengths, reverse=True):
-        batch: list[Group] = []
-        rows = longest = 0
-        for context, indices in lengths[length]:
-            widest = max(longest, *(len(requests[i].continuation) for i in indices))
-            size = (len(batch) + 1) * length + (rows + len(indices)) * widest
-            if batch and size > _batch_tokens(model):
-                yield batch
-                batch, rows, widest = [], 0, max(len(requests[i].continuation) for i in indices)
-            batch.append((context, indices))
-            rows, longest = rows + len(indices), widest
-        yield batch
+def _repeated(model: LanguageModel, cache: Any, count: int) -> Any:
+    """The cache of one sequence, for `count` that go on from it."""
+    import torch
+
+    if cache is None:
+        return None
+    return model.take(cache, torch.zeros(count, dtype=torch.long, device=model.device))
 
 
 def _padded(inputs: Sequence[Sequence[int]], model: LanguageModel) -> torch.Tensor:
@@ -262,71 +202,85 @@ def _collect(
     model: LanguageModel,
     requests: Sequence[Encoded],
     batch: Sequence[int],
-    logits: torch.Tensor,
+    states: torch.Tensor,
     starts: Sequence[int],
-    results: list[Likelihood | None],
+    results: dict[int, Likelihood],
 ) -> None:
-    """Sum the log-probabilities of each continuation; its first is at `starts` in `logits`."""
+    """Sum the log-probabilities of each continuation; its first is at `starts` in `states`."""
     import torch
 
-    lengths = [len(requests[i].continuation) for i in batch]
-    row = torch.repeat_interleave(torch.arange(len(batch)), torch.tensor(lengths))
-    column = torch.cat([torch.arange(s, s + n) for s, n in zip(starts, lengths, strict=True)])
-    targets = torch.tensor([t for i in batch for t in requests[i].continuation])
-    row, column, targets = (x.to(model.device) for x in (row, column, targets))
-    chosen = logits[row, column].float()
-    log_probability = torch.log_softmax(chosen, dim=-1).gather(1, targets[:, None])[:, 0]
-    greedy = chosen.argmax(dim=-1) == targets
-    values = log_probability.double().cpu().numpy()
-    right = greedy.cpu().numpy()
-    if not np.isfinite(values).all():
-        raise CheckpointError(f"{model.config['model']}: the model's logits are not finite")
+    lengths = np.array([len(requests[i].continuation) for i in batch])
     ends = np.cumsum(lengths)
-    for i, end, n in zip(batch, ends, lengths, strict=True):
+    row = np.repeat(np.arange(len(batch)), lengths)
+    column = np.arange(ends[-1]) + np.repeat(np.asarray(starts) - (ends - lengths), lengths)
+    targets = np.array([token for i in batch for token in requests[i].continuation])
+    where = [torch.from_numpy(x).to(model.device) for x in (row, column, targets)]
+    values, right = _finite_scores(model, states[where[0], where[1]], where[2])
+    for i, end, n in zip(batch, ends.tolist(), lengths.tolist(), strict=True):
         results[i] = Likelihood(
             float(values[end - n : end].sum()), n, len(requests[i].context) + n,
             bool(right[end - n : end].all()),
         )  # fmt: skip
 
 
-def score_chunks(model: LanguageModel, chunks: Chunks) -> list[dict[str, Any]]:
+def _finite_scores(
+    model: LanguageModel, states: torch.Tensor, targets: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    values, right = score_tokens(model.head, states, targets)
+    if not np.isfinite(values).all():
+        raise CheckpointError(f"{model.config['model']}: the model's logits are not finite")
+    return values, right
+
+
+def score_chunks(
+    model: LanguageModel, chunks: Chunks, ranks: Ranks = ALONE
+) -> list[dict[str, Any]]:
     """Nats, tokens and bytes of each sequence; every token but the first is predicted.
 
     `sum_logits` is over all predictions, `text_logits` over those of tokens that are text.
     """
-    import torch
-
     length = chunks.ids.shape[1]
     if length > model.max_length:
         raise DataError(
             f"sequences of {length} tokens are longer than the model's context, {model.max_length}"
         )
-    size = max(1, _batch_tokens(model) // length)
-    answers = []
+    size = max(1, costs_of(model).batch // length)
+    starts = ranks.share(range(0, len(chunks.ids), size))
+    found = ranks.gather(
+        lambda: {
+            start + row: answer
+            for start in starts
+            for row, answer in enumerate(_score_sequences(model, chunks, start, start + size))
+        }
+    )
+    return [found[i] for i in range(len(chunks.ids))]
+
+
+def _score_sequences(
+    model: LanguageModel, chunks: Chunks, start: int, end: int
+) -> list[dict[str, Any]]:
+    import torch
+
+    ids, n_bytes = chunks.ids[start:end], chunks.n_bytes[start:end, 1:]
+    inputs = torch.from_numpy(ids).to(model.device)
     with torch.inference_mode():
-        for start in range(0, len(chunks.ids), size):
-            ids = torch.from_numpy(chunks.ids[start : start + size]).to(model.device)
-            n_bytes = chunks.n_bytes[start : start + size, 1:]
-            logits, _ = model.forward(ids)
-            losses = torch.nn.functional.cross_entropy(
-                logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-            )
-            values = losses.view(len(ids), -1).double().cpu().numpy()
-            if not np.isfinite(values).all():
-                raise CheckpointError(f"{model.config['model']}: the model's logits are not finite")
-            text = (chunks.ids[start : start + size, 1:] != model.eos_token_id) * values
-            answers += [
-                {
-                    "sum_logits": -float(row.sum()), "num_tokens": length - 1,
-                    "num_tokens_all": length, "text_logits": -float(part.sum()),
-                    "num_bytes": int(count.sum()),
-                }
-                for row, part, count in zip(values, text, n_bytes, strict=True)
-            ]  # fmt: skip
-    return answers
+        states, _ = model.read(inputs[:, :-1])
+        values, _ = _finite_scores(model, states.flatten(0, 1), inputs[:, 1:].flatten())
+    values = values.reshape(len(ids), -1)
+    text = np.where(ids[:, 1:] != model.eos_token_id, values, 0.0)
+    length = ids.shape[1]
+    return [
+        {
+            "sum_logits": float(row.sum()), "num_tokens": length - 1, "num_tokens_all": length,
+            "text_logits": float(part.sum()), "num_bytes": int(count.sum()),
+        }
+        for row, part, count in zip(values, text, n_bytes, strict=True)
+    ]  # fmt: skip
 
 
-def rolling(model: LanguageModel, texts: Sequence[str]) -> list[dict[str, Any]]:
+def rolling(
+    model: LanguageModel, texts: Sequence[str], ranks: Ranks = ALONE
+) -> list[dict[str, Any]]:
     """Nats and counts of each whole text, in windows that follow each other, as in OLMES.
 
     The first window begins after the end-of-text token, each later one after what came before
@@ -345,7 +299,7 @@ def rolling(model: LanguageModel, texts: Sequence[str]) -> list[dict[str, Any]]:
          "num_chars": len(text), "num_bytes": len(text.encode("utf-8"))}
         for text in texts
     ]  # fmt: skip
-    for owner, found in zip(owners, loglikelihoods(model, windows), strict=True):
+    for owner, found in zip(owners, loglikelihoods(model, windows, ranks), strict=True):
         totals[owner]["sum_logits"] += found.sum_logits
         totals[owner]["num_tokens"] += found.num_tokens
         totals[owner]["num_tokens_all"] += found.num_tokens_all

@@ -96,11 +96,10 @@ class Oracle(LanguageModel):
                     if end >= size:
                         self.next[tuple(ids[end - size : end])] = ids[end]
 
-    def forward(
+    def read(
         self,
         ids: torch.Tensor,
         cache: Any = None,
-        last: int | None = None,
         keep_cache: bool = False,
     ) -> tuple[torch.Tensor, Any]:
         read = ids if cache is None else torch.cat([cache, ids], dim=1)

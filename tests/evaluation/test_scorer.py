@@ -20,7 +20,7 @@ def one_by_one(model: LanguageModel, request: Encoded) -> tuple[float, bool]:
     """The likelihood of one continuation from one plain forward pass."""
     ids = torch.tensor([request.context + request.continuation])
     with torch.inference_mode():
-        logits, _ = model.forward(ids[:, :-1])
+        logits = model.model(ids[:, :-1]).logits  # type: ignore[attr-defined]
     count = len(request.continuation)
     scored = torch.log_softmax(logits[0, -count:].double(), dim=-1)
     targets = torch.tensor(request.continuation)
@@ -96,7 +96,7 @@ def test_greedy_flag_agrees_with_generation(model: LanguageModel) -> None:
         with torch.inference_mode():
             ids = list(head)
             for _ in range(answer["num_tokens"]):
-                logits, _ = model.forward(torch.tensor([ids]))
+                logits = model.model(torch.tensor([ids])).logits  # type: ignore[attr-defined]
                 ids.append(int(logits[0, -1].argmax()))
         continuation = ids[len(head) :]
         assert model.decode(continuation) == answer["continuation"]

@@ -88,7 +88,7 @@ def test_answer_bits_are_the_log_likelihood_of_the_answer(checkpoint: Path, tmp_
     for document in documents:
         head, whole = model.encode([document["query"], f"{document['query']} {document['answer']}"])
         with torch.inference_mode():
-            logits, _ = model.forward(torch.tensor([whole[:-1]]))
+            logits = model.model(torch.tensor([whole[:-1]])).logits  # type: ignore[attr-defined]
         scored = torch.log_softmax(logits[0].double(), -1)
         rows = torch.arange(len(head) - 1, len(whole) - 1)
         total -= scored[rows, torch.tensor(whole[len(head) :])].sum().item() / math.log(2)
@@ -167,7 +167,7 @@ def test_domain_loss_is_that_of_a_plain_loop(checkpoint: Path, tmp_path: Path) -
     for start in range(0, 960, 96):
         ids = torch.tensor([stream[start : start + 96]])
         with torch.inference_mode():
-            logits, _ = model.forward(ids)
+            logits = model.model(ids).logits  # type: ignore[attr-defined]
         loss = torch.nn.functional.cross_entropy(
             logits[0, :-1].double(), ids[0, 1:], reduction="none"
         )
