@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 # The arrays are small: a second thread only waits for the first.
@@ -85,30 +87,27 @@ def scored(law: str, design: Design, parts: list[Split]) -> dict[str, float]:
     return {**score(design, held), "coverage": inside / losses, "cpu_seconds": seconds}
 
 
-def compare(laws: list[str], only: list[str], folds: int) -> list[dict[str, object]]:
+def compare(laws: list[str], name: str, folds: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    for name, (path, lowdata) in tables().items():
-        if only and name not in only:
-            continue
-        design = load(path, lowdata)
-        splits = {"held mixtures": sampled_splits(design, folds, 0)}
-        beyond = reaching_splits(design)
-        if beyond:
-            splits[beyond[0].name.replace("_", " ")] = beyond
-        for split, parts in splits.items():
-            for law in laws:
-                try:
-                    row = scored(law, design, parts)
-                except FitError as error:
-                    print(f"{name:9s} {split:15s} {law:18s} {error}", flush=True)
-                    continue
-                rows.append({"table": name, "split": split, "law": law, **row})
-                print(
-                    f"{name:9s} {split:15s} {law:18s} mre {row['mre']:7.3f} %  mixture R2 "
-                    f"{row['mixture_r2']:6.3f}  rho {row['rho']:6.3f}  regret {row['regret']:.4f}  "
-                    f"inside {100 * row['coverage']:3.0f} %  {row['cpu_seconds']:.2f} s",
-                    flush=True,
-                )
+    design = load(*tables()[name])
+    splits = {"held mixtures": sampled_splits(design, folds, 0)}
+    beyond = reaching_splits(design)
+    if beyond:
+        splits[beyond[0].name.replace("_", " ")] = beyond
+    for split, parts in splits.items():
+        for law in laws:
+            try:
+                row = scored(law, design, parts)
+            except FitError as error:
+                print(f"{name:9s} {split:15s} {law:18s} {error}", flush=True)
+                continue
+            rows.append({"table": name, "split": split, "law": law, **row})
+            print(
+                f"{name:9s} {split:15s} {law:18s} mre {row['mre']:7.3f} %  mixture R2 "
+                f"{row['mixture_r2']:6.3f}  rho {row['rho']:6.3f}  regret {row['regret']:.4f}  "
+                f"inside {100 * row['coverage']:3.0f} %  {row['cpu_seconds']:.2f} s",
+                flush=True,
+            )
     return rows
 
 
@@ -213,6 +212,7 @@ def main() -> None:
     parser.add_argument("--laws", default=LAWS, help="laws to score, with commas")
     parser.add_argument("--tables", default="", help="only these tables: " + ", ".join(MIXTURES))
     parser.add_argument("--folds", type=int, default=4, help="folds of the held mixtures")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="tables at a time")
     parser.add_argument("--predict", metavar="DIR", type=Path, help="write query predictions")
     parser.add_argument("--law", default="stack", help="the law of --predict")
     options = parser.parse_args()
@@ -229,7 +229,11 @@ def main() -> None:
             predict_scaling(options.predict, "p9_kempner")
         predict_mixtures(options.predict, options.law, only)
         return
-    rows = compare(options.laws.split(","), only, options.folds)
+    names = [name for name in tables() if not only or name in only]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        laws = options.laws.split(",")
+        found = pool.map(compare, repeat(laws), names, repeat(options.folds))
+        rows = [row for part in found for row in part]
     record.save("holdout", rows, folds=options.folds, level=LEVEL, law_settings="defaults")
 
 
