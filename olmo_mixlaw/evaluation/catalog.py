@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any
 
-from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError, unknown_name
 from olmo_mixlaw.evaluation import dumps
 from olmo_mixlaw.evaluation.held_out import DocumentLoss, DomainLoss
@@ -22,11 +21,10 @@ from olmo_mixlaw.evaluation.knowledge import (
     RecallGeneration,
     Solution,
 )
+from olmo_mixlaw.evaluation.suites import is_suite, load_suite, suite_names
 from olmo_mixlaw.evaluation.tasks import Task, TaskConfig
-from olmo_mixlaw.shipped import find_config, shipped_folder
 
 SUFFIX = "::mixlaw"  # OLMES's way to say whose settings a name stands for
-SUITES = "eval_suites"
 ATTRIBUTES = ("birth_date", "birth_city", "university", "major", "employer")
 
 RECALL: dict[str, type[Task]] = {
@@ -48,31 +46,9 @@ TASKS: dict[str, type[Task]] = {
 } | {"domain_loss": DomainLoss, "domain_loss:documents": DocumentLoss}
 
 
-@dataclass
-class Suite:
-    """A file in `eval_suites/`: tasks by name or with settings, and how they are averaged."""
-
-    tasks: list[Any] = field(default_factory=list)
-    description: str = ""
-
-
 def task_names() -> list[str]:
     """Every built-in task name, variants included."""
     return [*TASKS, *(f"bio_recall:{name}" for name in ATTRIBUTES)]
-
-
-def suite_names() -> list[str]:
-    """The suites that come with the package."""
-    return sorted(path.stem for path in shipped_folder(SUITES).glob("*.yaml"))
-
-
-def load_suite(name: str, where: str = "") -> Suite:
-    """The suite at a path, or the shipped one of that name. Raises `ConfigError`."""
-    path = find_config(SUITES, name, where)
-    suite = schema.load(path, Suite)
-    if not suite.tasks:
-        raise ConfigError(f"{path}: tasks: at least one is needed")
-    return suite
 
 
 def resolve(
@@ -113,7 +89,7 @@ def _resolve(spec: str | Mapping[str, Any], defaults: Mapping[str, Any]) -> list
 
 
 def _by_name(name: str, defaults: Mapping[str, Any]) -> list[Task]:
-    if name.endswith((".yaml", ".yml")) or name in suite_names():
+    if is_suite(name):
         return resolve(load_suite(name).tasks, defaults)
     return [make_task(name, defaults)]
 

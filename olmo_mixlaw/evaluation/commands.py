@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from olmo_mixlaw.errors import MixlawError
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
@@ -17,6 +19,7 @@ import click
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="The tokenizer's file.")
 @click.option("--device", help="cpu, cuda, cuda:1 ... [default: a GPU if there is one]")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")
+@click.option("--processes", type=int, default=1, show_default=True, help="That share the work.")
 @click.option("--list-tasks", is_flag=True, help="Print the names of tasks and suites.")
 def evaluate(
     model: Path | None,
@@ -28,14 +31,17 @@ def evaluate(
     tokenizer: Path | None,
     device: str | None,
     dtype: str,
+    processes: int,
     list_tasks: bool,
 ) -> None:
     """Score MODEL, an OLMo checkpoint or a HuggingFace folder, in OLMES format.
 
     \b
     olmo-mixlaw evaluate runs/quickstart/... -t bio_recall -t domain_loss -o scores
+    torchrun --nproc-per-node 8 -m olmo_mixlaw.cli evaluate ... (or --processes 8)
     """
     from olmo_mixlaw.evaluation import catalog, run
+    from olmo_mixlaw.evaluation.ranks import of_launcher
 
     if list_tasks:
         for name in [*catalog.task_names(), *catalog.suite_names()]:
@@ -48,10 +54,20 @@ def evaluate(
     assert output_dir is not None
     if limit is not None and limit >= 1:
         limit = int(limit)
-    frame = run.evaluate(
-        model, tasks, output_dir, limit=limit, truncate=truncate, save_requests=save_requests,
-        tokenizer=tokenizer, device=device, dtype=dtype,
-    )  # fmt: skip
+    ranks = of_launcher()
+    try:
+        frame = run.evaluate(
+            model, tasks, output_dir, limit=limit, truncate=truncate, save_requests=save_requests,
+            tokenizer=tokenizer, device=device, dtype=dtype, processes=processes, ranks=ranks,
+        )  # fmt: skip
+    except MixlawError:
+        if ranks.first:
+            raise
+        raise click.exceptions.Exit(2) from None  # the first process says it
+    finally:
+        ranks.leave()
+    if not ranks.first:
+        return
     shown = frame[["task", "metric", "value", "n_instances", "stderr"]]
     click.echo(shown.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.6g}"))
     click.echo(f"written to {output_dir}")

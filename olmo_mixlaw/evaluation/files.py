@@ -61,9 +61,8 @@ def write_task(
     write_text(task_file(folder, index, name, "metrics.json"), json.dumps(line) + "\n")
 
 
-def write_summary(folder: Path, model: LanguageModel, results: Sequence[Mapping[str, Any]]) -> None:
-    """`metrics-all.jsonl` and `metrics.json`, once every task is done."""
-    lines = [describe(model, result) for result in results]
+def write_summary(folder: Path, model: LanguageModel, lines: Sequence[Mapping[str, Any]]) -> None:
+    """`metrics-all.jsonl` and `metrics.json` from the lines of suites and tasks."""
     _write_lines(folder / "metrics-all.jsonl", lines)
     summary = {
         "all_primary_scores": [

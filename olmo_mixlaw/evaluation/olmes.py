@@ -37,13 +37,16 @@ def task_configs() -> dict[str, dict[str, Any]]:
 def task_suites() -> dict[str, dict[str, Any]]:
     """Our suites, with those of their tasks that OLMES can run under these names."""
     hosted = set(hosted_names())
-    suites = {}
+    suites: dict[str, dict[str, Any]] = {}
     for suite in catalog.suite_names():
-        names = [spec for spec in catalog.load_suite(suite).tasks if isinstance(spec, str)]
+        loaded = catalog.load_suite(suite)
+        names = [spec for spec in loaded.tasks if isinstance(spec, str)]
         cores = [name.removesuffix(catalog.SUFFIX) for name in names]
         tasks = [core + catalog.SUFFIX for core in cores if core in hosted]
         if tasks:
             suites[suite] = {"tasks": tasks}
+            if loaded.primary_metric and len(tasks) == len(loaded.tasks):
+                suites[suite]["primary_metric"] = loaded.primary_metric
     return suites
 
 

@@ -10,11 +10,21 @@ from typing import Any
 
 import pandas as pd
 
-from olmo_mixlaw.errors import MixlawError
-from olmo_mixlaw.evaluation import catalog, chunks, files, generation, provenance, scorer
+from olmo_mixlaw.errors import ConfigError, MixlawError
+from olmo_mixlaw.evaluation import (
+    catalog,
+    chunks,
+    files,
+    generation,
+    provenance,
+    scorer,
+    suites,
+)
 from olmo_mixlaw.evaluation.held_out import DomainLoss
 from olmo_mixlaw.evaluation.language_model import LanguageModel, load_model
 from olmo_mixlaw.evaluation.outputs import COLUMNS, rows_of
+from olmo_mixlaw.evaluation.processes import started
+from olmo_mixlaw.evaluation.ranks import ALONE, Ranks, device_of
 from olmo_mixlaw.evaluation.tasks import Request, Task
 
 CUTS_KEPT = 16
@@ -36,6 +46,8 @@ def evaluate(
     device: str | None = None,
     dtype: str = "float32",
     allow_contaminated: bool = False,
+    processes: int = 1,
+    ranks: Ranks = ALONE,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Score `model` (a folder, or one that is loaded) on `tasks`; files go to `output_dir`.
@@ -43,11 +55,14 @@ def evaluate(
     The folder of a run stands for its newest checkpoint.
     A task is a name, a suite, or a mapping with `task_name` and settings. Where a task about a
     dataset names none, the one that the model was trained on is taken from its own record.
-    Returns a frame with a row per task and metric: `task, metric, value, n_instances, stderr,
-    task_hash, model_hash`.
+    `processes` of this machine share the work; under torchrun every process calls this with its
+    `ranks` instead. The first writes, and all return a frame with a row per task and metric:
+    `task, metric, value, n_instances, stderr, task_hash, model_hash`.
     Raises a `MixlawError` for anything wrong with what was asked, as far as can be known before
-    the model is loaded; among those a model that was trained on a task's own text.
+    the model is loaded; among those a model that was trained on a task's own text. If a process
+    ends early, files of the tasks that were finished before stay, each whole.
     """
+    tasks = list(tasks)
     if not isinstance(model, LanguageModel):
         model = provenance.newest_checkpoint(model)
     record = provenance.record_of(model)
@@ -55,41 +70,63 @@ def evaluate(
     resolved = provenance.with_datasets(asked, record)
     if not allow_contaminated:
         provenance.refuse_contaminated(resolved, record)
+    if processes != 1:
+        if processes < 1 or isinstance(model, LanguageModel) or ranks != ALONE:
+            raise ConfigError(
+                f"processes: {processes}: expected 1 or more, for a model's folder, and none of "
+                "them started by torchrun"
+            )
+        shared: dict[str, Any] = {
+            "tasks": tasks, "model": str(model), "output_dir": str(output_dir), "limit": limit,
+            "truncate": truncate, "tokenizer": str(tokenizer) if tokenizer else None,
+            "device": device, "dtype": dtype, "allow_contaminated": allow_contaminated,
+        }  # fmt: skip
+        with started(processes, shared) as group:
+            return evaluate(
+                **shared, save_requests=save_requests, ranks=group, progress=progress
+            )  # fmt: skip
     loaded = (
         model if isinstance(model, LanguageModel)
-        else load_model(model, tokenizer=tokenizer, device=device, dtype=dtype)
+        else load_model(
+            model, tokenizer=tokenizer, device=device or device_of(ranks), dtype=dtype
+        )
     )  # fmt: skip
     results = []
     for index, task in enumerate(resolved):
-        started = time.monotonic()
-        result = _score(loaded, task, index, truncate)
-        result["processing_time"] = time.monotonic() - started
+        began = time.monotonic()
+        result = _score(loaded, task, index, truncate, ranks)
+        result["processing_time"] = time.monotonic() - began
         results.append(result)
-        files.write_task(Path(output_dir), loaded, result, save_requests)
-        if progress:
+        if ranks.first:
+            files.write_task(Path(output_dir), loaded, result, save_requests)
+        if progress and ranks.first:
             primary = result["metrics"].get("primary_score")
             progress(f"{task.name}: {task.config.primary_metric} = {primary:.6g}")
-    files.write_summary(Path(output_dir), loaded, results)
-    rows = [
+    lines = [files.describe(loaded, result) for result in results]
+    averages = suites.averages(tasks, lines)
+    if ranks.first:
+        files.write_summary(Path(output_dir), loaded, averages + lines)
+    rows = [row for line in averages for row in rows_of(line["task_name"], line, [])]
+    rows += [
         row
-        for result in results
-        for row in rows_of(
-            result["task"].name, files.describe(loaded, result), result["predictions"]
-        )
+        for line, result in zip(lines, results, strict=True)
+        for row in rows_of(result["task"].name, line, result["predictions"])
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _score(model: LanguageModel, task: Task, index: int, truncate: bool) -> dict[str, Any]:
+def _score(
+    model: LanguageModel, task: Task, index: int, truncate: bool, ranks: Ranks
+) -> dict[str, Any]:
     """Everything that files say of one task: metrics, predictions and requests."""
     if isinstance(task, DomainLoss) and task.kind == "chunks":
-        documents, requests, answers = _answer_chunks(model, task)
+        documents, requests, answers = _answer_chunks(model, task, ranks)
     else:
         documents = task.documents()
         if not documents:
             raise MixlawError(f"{task.name}: the task has no documents")
         requests = [task.requests(document) for document in documents]
-        answers = _answer(model, task, requests, truncate)
+        answers = _answer(model, task, requests, truncate, ranks)
     scores = [task.score(d, a) for d, a in zip(documents, answers, strict=True)]
     metrics: dict[str, Any] = dict(task.aggregate(documents, scores))
     metrics["primary_score"] = metrics[task.config.primary_metric]
@@ -106,7 +143,11 @@ def _score(model: LanguageModel, task: Task, index: int, truncate: bool) -> dict
 
 
 def _answer(
-    model: LanguageModel, task: Task, requests: Sequence[Sequence[Request]], truncate: bool
+    model: LanguageModel,
+    task: Task,
+    requests: Sequence[Sequence[Request]],
+    truncate: bool,
+    ranks: Ranks,
 ) -> Answers:
     flat = [request for group in requests for request in group]
     found: list[dict[str, Any]]
@@ -115,11 +156,11 @@ def _answer(
             model, [(r.context, r.continuation) for r in flat], strict=task.strict_prefix,
             truncate=truncate, where=task.name,
         )  # fmt: skip
-        found = [likelihood.as_dict() for likelihood in scorer.loglikelihoods(model, encoded)]
+        found = [one.as_dict() for one in scorer.loglikelihoods(model, encoded, ranks)]
     elif task.kind == "loglikelihood_rolling":
-        found = scorer.rolling(model, [request.context for request in flat])
+        found = scorer.rolling(model, [request.context for request in flat], ranks)
     else:
-        found = generation.generate(model, flat, where=task.name)
+        found = generation.generate(model, flat, task.name, ranks)
     answers: Answers = []
     position = 0
     for group in requests:
@@ -130,7 +171,7 @@ def _answer(
 
 
 def _answer_chunks(
-    model: LanguageModel, task: DomainLoss
+    model: LanguageModel, task: DomainLoss, ranks: Ranks
 ) -> tuple[list[dict[str, Any]], list[list[Request]], Answers]:
     length = int(task.parameter("sequence_length", model.max_length))
     uri = task.dataset_uri()
@@ -142,5 +183,5 @@ def _answer_chunks(
             task.texts(), model.tokenizer, model.eos_token_id, length, task.max_tokens, task.name
         )
     documents = [{"id": str(i), "query": ""} for i in range(len(_CUT[key].ids))]
-    answers = scorer.score_chunks(model, _CUT[key])
+    answers = scorer.score_chunks(model, _CUT[key], ranks)
     return documents, [[] for _ in documents], [[answer] for answer in answers]
