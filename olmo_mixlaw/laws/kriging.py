@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.stats import norm
 
 from olmo_mixlaw.laws.base import Inputs, Law, Parameter, Scene
 from olmo_mixlaw.laws.fitted import Fit
@@ -108,6 +109,16 @@ class Kriging(Law):
         by_ratio = by_feature[:, :, :size] / (inputs.ratios + SOFT)[:, None]
         lift = np.exp(self._residual(fit, inputs))
         return lift[:, :, None] * (slope + base[:, :, None] * by_ratio)
+
+    def half_width(self, fit: Fit, inputs: Inputs, level: float) -> np.ndarray:
+        """From the process's own variance: a new run's luck, a new budget's, and the distance.
+
+        The formula underneath counts as known, so with few runs these are too narrow; a stack's
+        come from held-out errors and are not.
+        """
+        x = features(inputs, fit.scene)
+        variance = np.stack([_variance(p, x, fit.scene) for p in fit.state["targets"]], axis=1)
+        return float(norm.ppf(0.5 + level / 2)) * np.sqrt(variance)
 
 
 def _inputs(scene: Scene, design: Design) -> Inputs:
@@ -244,3 +255,20 @@ def _effects(part: dict[str, Any], x: np.ndarray, scene: Scene) -> np.ndarray:
         sums = np.bincount(label[: len(rows)], part["weights"], minlength=label.max() + 1)
         total += spread * sums[label[len(rows) :]]
     return total
+
+
+def _variance(part: dict[str, Any], x: np.ndarray, scene: Scene) -> np.ndarray:
+    """Variance (R,) of a new run's log loss at features x about what is expected."""
+    phi, rows = part["phi"], part["x"]
+    noise = np.exp(2 * phi[1]) + LEAST_NOISE**2
+    both = _kernel(np.concatenate([rows, x]), rows, phi)
+    for kind, spread in part["shared"].items():
+        columns = _columns(scene)[kind]
+        of_all = np.round(np.concatenate([rows, x])[:, columns], 6)
+        label = np.unique(of_all, axis=0, return_inverse=True)[1].ravel()
+        both += spread * (label[:, None] == label[: len(rows)])
+    known, cross = both[: len(rows)], both[len(rows) :]
+    lower = cholesky(known + noise * np.eye(len(rows)), lower=True)
+    explained = (solve_triangular(lower, cross.T, lower=True) ** 2).sum(0)
+    alone = np.exp(2 * phi[0]) + sum(part["shared"].values()) + noise
+    return np.maximum(alone - explained, noise)

@@ -10,6 +10,7 @@ from law_tables import grid, transfer_losses, with_losses
 
 from olmo_mixlaw.laws import fit
 from olmo_mixlaw.laws.fitted import Fit
+from olmo_mixlaw.laws.intervals import coverage
 from olmo_mixlaw.laws.splits import mixture_ids
 
 
@@ -54,6 +55,24 @@ def test_beyond_the_table_the_residual_stays_as_at_its_edge() -> None:
     h = design.ratios[:4]
     lift = [fitted.predict(h, n, 1e9) / base.predict(h, n, 1e9) for n in (1.6e8, 1.6e10)]
     np.testing.assert_allclose(lift[0], lift[1], rtol=1e-9)
+
+
+def test_intervals_know_the_luck_of_a_budget_never_seen() -> None:
+    design = table_with_budget_luck()
+    fitted = fit("kriging", design)
+    h = np.random.default_rng(5).dirichlet(np.ones(4), 6)
+    known, new = (fitted.law.half_width(fitted, fitted.scene.inputs(h, 1e7, d), 0.9)
+                  for d in (4e9, 2.9e9))  # fmt: skip
+    assert (new.mean(0) > 2 * known.mean(0)).all()
+
+
+def test_intervals_cover_held_mixtures_where_runs_are_many() -> None:
+    covered = []
+    for seed in range(3):
+        design = transfer_losses(grid(sizes=2, mixtures=80, seed=seed), noise=0.01, seed=seed)
+        held = mixture_ids(design) % 4 == 0
+        covered.append(coverage(fit("kriging", design.take(~held)), design.take(held)))
+    assert 0.85 <= np.mean(covered) <= 0.95
 
 
 def test_kriging_survives_a_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
