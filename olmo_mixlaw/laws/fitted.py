@@ -76,9 +76,7 @@ class Fit:
         has only one.
         """
         ratios = self.checked_ratios(ratios)
-        n_params = self.size_of(n_params, n_active)
-        self._refuse_unseen_scale(n_params, "n_params", self.scene.has_n, self.scene.n_range)
-        self._refuse_unseen_scale(n_tokens, "n_tokens", self.scene.has_d, self.scene.d_range)
+        n_params = self.checked_scale(n_params, n_tokens, n_active)
         inputs = self.scene.inputs(ratios, n_params, n_tokens)
         return self.law.predict(self, inputs)
 
@@ -93,6 +91,13 @@ class Fit:
         n_params = self.size_of(n_params, n_active)
         inputs = self.scene.inputs(self.checked_ratios(ratios, tolerance=1e-3), n_params, n_tokens)
         return self.law.gradient(self, inputs)
+
+    def checked_scale(self, n_params: Any, n_tokens: Any, n_active: Any = None) -> Any:
+        """`size_of`, refusing a size or budget that the table can't speak of (`FitError`)."""
+        size = self.size_of(n_params, n_active)
+        self._refuse_unseen_scale(size, "n_params", self.scene.has_n, self.scene.n_range)
+        self._refuse_unseen_scale(n_tokens, "n_tokens", self.scene.has_d, self.scene.d_range)
+        return size
 
     def size_of(self, n_params: Any, n_active: Any = None) -> Any:
         """The N that the law sees, for total and active counts. Raises `FitError`."""

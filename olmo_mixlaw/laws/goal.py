@@ -18,7 +18,8 @@ from olmo_mixlaw.errors import ConfigError, unknown_name
 class Goal(Protocol):
     """`label` says what the value is; `value` (S,) and `slope` (S, T) for losses (S, T)."""
 
-    label: str
+    @property
+    def label(self) -> str: ...
 
     def __call__(self, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 

@@ -18,7 +18,7 @@ from olmo_mixlaw.errors import ConfigError, FitError
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.goal import Goal, MeanLoss, named
 from olmo_mixlaw.laws.simplex import project, search
-from olmo_mixlaw.laws.surface import surface
+from olmo_mixlaw.laws.surface import has_trees, surface, with_trees
 
 # Beyond this total-variation distance from the hull of the sampled mixtures, and this ratio to
 # the sampled sizes or budgets, an optimum is an extrapolation and says so.
@@ -26,11 +26,11 @@ HULL_LIMIT = 0.05
 SCALE_LIMIT = 10.0
 # Starts of the search besides the mean and the equal mixture: the best of the mixtures fitted,
 # and random ones.
-TRIED_STARTS = 64
+TRIED_STARTS = 32
 DRAW_BLOCK = 5000
 STEPS = 7
 # Where trees take part, mixtures this near the best smooth ones decide on the predicted loss.
-NEAR_DRAWS, NEAR_WIDTH = 40, 2000.0
+NEAR_DRAWS, NEAR_WIDTHS = 12, (3000.0, 300.0)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def optimum(
     kl: float = 0.0,
     available_tokens: Mapping[str, float] | None = None,
     max_epochs: float = 4.0,
-    starts: int = 12,
+    starts: int = 8,
     seed: int = 0,
     warm: np.ndarray | None = None,
 ) -> Optimum:
@@ -105,8 +105,8 @@ def optimum(
         fit.mixtures.mean(0) if prior is None else named(prior, fit.domains, "domain", "prior", 0.0)
     )
     middle = np.maximum(middle / middle.sum(), 1e-9)
-    fit.predict(fit.mixtures[:1], n_params, n_tokens, n_active)  # refuses a scale not seen
-    at = surface(fit, fit.size_of(n_params, n_active), n_tokens)
+    size = fit.checked_scale(n_params, n_tokens, n_active)
+    at = surface(fit, size, n_tokens)
 
     def value(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         losses, slopes = at(ratios, True)
@@ -123,26 +123,26 @@ def optimum(
     found = search(value, first, low, high, steps=STEPS if warm is None else 0)
     if not found:
         raise FitError(f"{fit.law.name}: no finite loss was found on the simplex")
-    if _has_trees(fit):
-        near = np.random.default_rng(seed).dirichlet(NEAR_WIDTH * found[0] + 1e-3, NEAR_DRAWS)
-        found += list(project(near, low, high))
-    exact = fit.predict(np.array(found), n_params, n_tokens, n_active)
+    if has_trees(fit):
+        rng = np.random.default_rng(seed)
+        for width in NEAR_WIDTHS:
+            near = rng.dirichlet(width * found[0] + 1e-3, NEAR_DRAWS)
+            found += list(project(near, low, high))
+    losses = with_trees(fit, at(np.array(found), False)[0], np.array(found), size, n_tokens)
     pull = [kl * float(h @ np.log(np.maximum(h, 1e-12) / middle)) for h in found]
-    totals = goal(exact)[0] + np.array(pull)
+    totals = goal(losses)[0] + np.array(pull)
     i = int(totals.argmin())
-    return _described(fit, found[i], exact[i], float(totals[i]), n_params, n_tokens, n_active, goal)
+    return _described(
+        fit, found[i], losses[i], float(totals[i]), n_params, n_tokens, n_active, goal
+    )
 
 
 def _goal(objective: Goal | None, weights: Mapping[str, float] | None, fit: Fit) -> Goal:
-    if objective is not None and weights is not None:
+    if objective is None:
+        return MeanLoss.of(weights, fit.targets)
+    if weights is not None:
         raise ConfigError("target weights and a benchmark: give one objective")
-    return objective or MeanLoss.of(weights, fit.targets)
-
-
-def _has_trees(fit: Fit) -> bool:
-    return fit.law.name in ("regmix", "regimes") or any(
-        _has_trees(member) for member in fit.state.get("fits", {}).values()
-    )
+    return objective
 
 
 def _starts(fit: Fit, count: int, seed: int, value: Any, warm: np.ndarray | None) -> np.ndarray:

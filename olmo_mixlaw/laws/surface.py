@@ -8,12 +8,13 @@ trees are left out, since neither should draw an optimum.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs
+from olmo_mixlaw.laws.base import Inputs, Law, Scene
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.kriging import ROOT5, SOFT, Kriging, _effects, features
+from olmo_mixlaw.laws.kriging import ROOT5, SOFT, Kriging, _columns, features
 from olmo_mixlaw.laws.stack import Stack
 
 # Ratios (S, K) and whether slopes are wanted -> losses (S, T) and slopes (S, T, K) or None.
@@ -31,14 +32,45 @@ def surface(fit: Fit, n_params: float = np.nan, n_tokens: float = np.nan) -> Sur
     return _plain(fit, n_params, n_tokens)
 
 
+def with_trees(
+    fit: Fit, losses: np.ndarray, ratios: np.ndarray, n_params: float, n_tokens: float
+) -> np.ndarray:
+    """What a stack predicts (S, T), from the `losses` that its surface gives without its trees."""
+    members = fit.state.get("fits", {})
+    if not isinstance(fit.law, Stack) or "regmix" not in members:
+        return losses
+    inputs = _at(fit, ratios, n_params, n_tokens)
+    weight = fit.law._weights(fit, inputs, "regmix")
+    trees = members["regmix"].law.predict(members["regmix"], inputs)
+    return np.exp((1 - weight) * np.log(losses) + weight * np.log(trees))
+
+
+def has_trees(fit: Fit) -> bool:
+    """Whether trees take part in what the fit predicts."""
+    return fit.law.name in ("regmix", "regimes") or any(
+        has_trees(member) for member in fit.state.get("fits", {}).values()
+    )
+
+
+def _prepared(law: Law, scene: Scene) -> Law:
+    """The law with the layout of its parameters, which no mixture changes, made once."""
+    if not hasattr(law, "_layout"):
+        return law
+    layout, ready = law._layout(scene), copy(law)
+    object.__setattr__(ready, "_layout", lambda *_: layout)
+    return ready
+
+
 def _at(fit: Fit, ratios: np.ndarray, n_params: float, n_tokens: float) -> Inputs:
     return fit.scene.inputs(ratios, n_params, n_tokens)
 
 
 def _plain(fit: Fit, n_params: float, n_tokens: float) -> Surface:
+    law = _prepared(fit.law, fit.scene)
+
     def at(ratios: np.ndarray, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
         inputs = _at(fit, ratios, n_params, n_tokens)
-        return fit.law.predict(fit, inputs), fit.law.gradient(fit, inputs) if slopes else None
+        return law.predict(fit, inputs), law.gradient(fit, inputs) if slopes else None
 
     return at
 
@@ -78,12 +110,11 @@ def _kriged(fit: Fit, n_params: float, n_tokens: float) -> Surface:
     """The mean law times exp of the process, all targets in one batch of matrix products."""
     law = fit.law
     assert isinstance(law, Kriging)
-    mean, k = law._mean(), fit.scene.n_domains
-    # A mixture that no run had, so that only what all runs of a budget share is left of effects.
-    unseen = np.random.default_rng(0).dirichlet(np.ones(k))[None]
-    x_unseen = features(_at(fit, unseen, n_params, n_tokens), fit.scene)
-    here, parts = x_unseen[0, k:], fit.state["targets"]
-    shared = np.array([_effects(part, x_unseen, fit.scene)[0] for part in parts])
+    mean, k = _prepared(law._mean(), fit.scene), fit.scene.n_domains
+    here = features(_at(fit, fit.mixtures[:1], n_params, n_tokens), fit.scene)[0]
+    parts = fit.state["targets"]
+    shared = np.array([_of_budget(part, here, fit.scene) for part in parts])
+    here = here[k:]
     most = max(len(part["x"]) for part in parts)
     count = len(parts)
     rows, away = np.zeros((count, most, k)), np.zeros((count, most))
@@ -128,3 +159,13 @@ def _kriged(fit: Fit, n_params: float, n_tokens: float) -> Surface:
         return loss, np.exp(value)[:, :, None] * slope + loss[:, :, None] * by_ratio
 
     return at
+
+
+def _of_budget(part: dict, here: np.ndarray, scene: Scene) -> float:
+    """What all runs of this budget share in a kriging of one target; 0 for one not seen."""
+    spread = part["shared"].get("budget", 0.0)
+    if not spread:
+        return 0.0
+    columns = _columns(scene)["budget"]
+    same = (np.abs(part["x"][:, columns] - here[columns]) < 1e-6).all(1)
+    return float(spread * part["weights"][same].sum())
