@@ -19,18 +19,11 @@ from torch import Tensor
 
 from olmo_mixlaw import schema
 from olmo_mixlaw.errors import CheckpointError
+from olmo_mixlaw.models import remote_code
 from olmo_mixlaw.models.hf_format import choose_class, hf_settings, olmo_settings, to_hf, to_olmo
 from olmo_mixlaw.models.olmo import MoEModelConfig, build_model
 
 SHARD_BYTES = 5 * 10**9
-
-# Written beside our own class's weights, so that `trust_remote_code=True` loads them as well.
-_REMOTE_CODE = '''"""The model is in olmo_mixlaw, which must be installed."""
-
-from olmo_mixlaw.models.hf import MixlawConfig, MixlawForCausalLM
-
-__all__ = ["MixlawConfig", "MixlawForCausalLM"]
-'''
 
 
 def export(
@@ -44,7 +37,8 @@ def export(
 
     `tokenizer` (a tokenizer.json) replaces the one that the checkpoint's configuration names.
     `own_class` exports to `olmo_mixlaw.models.hf`, which holds shared experts, leading dense
-    layers and sigmoid routing. Raises `CheckpointError` for a model that no class holds.
+    layers and sigmoid routing, and whose code is written beside the weights. Raises
+    `CheckpointError` for a model that no class holds.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     config = read_model_config(checkpoint)
@@ -57,7 +51,7 @@ def export(
         _write_json(folder / "generation_config.json", {**generation, "do_sample": False})
         _write_tokenizer(folder, vocabulary, config)
         if kind == "mixlaw":
-            (folder / "modeling_mixlaw.py").write_text(_REMOTE_CODE, encoding="utf-8")
+            remote_code.write(folder)
         _write_safetensors(folder, to_hf(config, kind, state))
     return out
 

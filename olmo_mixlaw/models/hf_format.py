@@ -96,7 +96,7 @@ def choose_class(config: Any, own_class: bool, where: str) -> str:
     if special:
         raise CheckpointError(
             f"{where}: no class of transformers holds {', '.join(special)}; --own-class exports it "
-            "to the class of olmo_mixlaw, which must then be installed where it is loaded"
+            "to a class of ours, which loads with trust_remote_code=True"
         )
     if config.moe is None:
         return "olmo2" if config.norm_after else "llama"

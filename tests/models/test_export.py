@@ -212,6 +212,54 @@ def test_own_class_saves_and_loads_again(tmp_path: Path) -> None:
         assert torch.equal(again(ids()).logits, hf(ids()).logits)
 
 
+ALONE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("olmo_mixlaw", "olmo"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import torch, transformers
+torch.set_num_threads(1)
+folder, out = sys.argv[1:]
+model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+given = torch.load(out)
+with torch.no_grad():
+    logits = model(given["ids"]).logits
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+prompt = tokenizer("w5 w17 w40 w2", return_tensors="pt")
+text = model.generate(**prompt, max_new_tokens=12, do_sample=False)
+torch.save({"logits": logits, "text": text}, out)
+"""
+
+
+@pytest.mark.slow
+def test_own_class_loads_where_the_package_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = write_checkpoint(tmp_path, dataclasses.replace(SHAPE, **OWN["deepseek"]))
+    out = export(checkpoint, tmp_path / "hf", own_class=True)
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    given = tmp_path / "given.pt"
+    torch.save({"ids": ids()}, given)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(out), str(given)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = torch.load(given)
+    olmo = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        assert float((olmo(ids()).logits - found["logits"]).abs().max()) == 0.0
+        prompt = torch.tensor([[5, 17, 40, 2]])
+        text = olmo.generate(prompt, max_steps=12, beam_size=1).token_ids[0, 0]
+    length = min(len(text), found["text"].shape[1] - 4)
+    assert torch.equal(text[:length], found["text"][0, 4 : 4 + length])
+    assert length == 12 or 0 in text.tolist()
+
+
 def test_scorer_knows_the_own_class_in_a_fresh_process(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path, dataclasses.replace(SHAPE, **OWN["shared"]))
     out = export(checkpoint, tmp_path / "hf", own_class=True)
