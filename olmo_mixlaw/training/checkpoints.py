@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from enum import Enum
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TextIO
 
 import numpy as np
@@ -27,7 +29,7 @@ _SHAPE = (
 
 
 def allow_trainer_state() -> None:
-    """Let `torch.load` read what OLMo's train.pt holds: paths and NumPy's generator state.
+    """Let `torch.load` read what OLMo's checkpoints hold: paths, NumPy's generator state, shards.
 
     OLMo 0.6.0 loads without saying what it expects, which torch refuses since 2.6. These few
     types are harmless; anything else in a checkpoint is still refused.
@@ -35,8 +37,11 @@ def allow_trainer_state() -> None:
     import pathlib
 
     from numpy.core import multiarray
+    from torch.distributed import _shard
+    from torch.distributed.remote_device import _remote_device
 
     _reconstruct = multiarray._reconstruct  # type: ignore[attr-defined]
+    sharded = _shard.sharded_tensor
 
     torch.serialization.add_safe_globals(
         [
@@ -48,8 +53,30 @@ def allow_trainer_state() -> None:
             _reconstruct,
             (_reconstruct, "numpy.core.multiarray._reconstruct"),
             (_reconstruct, "numpy._core.multiarray._reconstruct"),
+            # Of sharded checkpoints, OLMo's default format under FSDP.
+            _remote_device,
+            sharded.ShardedTensor,
+            sharded.ShardedTensor.ProcessGroupState,
+            sharded.Shard,
+            sharded.ShardMetadata,
+            sharded.ShardedTensorMetadata,
+            sharded.TensorProperties,
+            sharded.metadata.MEM_FORMAT_ENCODING,
+            _shard.sharding_spec.ChunkShardingSpec,
+            _shard.sharding_spec.EnumerableShardingSpec,
+            (_member, "builtins.getattr"),
         ]
     )
+
+
+def _member(kind: type, name: str) -> Any:
+    """What stands for `getattr`, by which pickles name a class in a class and members of enums."""
+    from torch.distributed._shard.sharded_tensor import ShardedTensor
+
+    found = getattr(kind, name, None)
+    if found is not ShardedTensor.ProcessGroupState and not isinstance(found, Enum):
+        raise UnpicklingError(f"{kind}.{name} is not expected in a checkpoint")
+    return found
 
 
 def to_load(config: MixTrainConfig, where: str) -> Path | None:
