@@ -25,7 +25,7 @@ from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.optimum import sampled_optimum
 
 LAWS = "transfer,additive,competition,competition_noise,kriging,stack"
-TABLES = "p1,p5,p3,p2"
+TABLES = "p1,p5,p3"
 DRAWS = 100_000
 # Baselines stop being repeated after this many seconds.
 PATIENCE = 20.0

@@ -19,7 +19,7 @@ FIRST_RATE, SLOWER, FASTER = 1.0, 0.3, 1.6
 # part of what the descent gained are not worth a polish.
 SAME_BASIN = 0.12
 WORTH = 0.15
-TOLERANCE = 1e-9
+TOLERANCE = 1e-8
 # A minimiser at a bound of 0 is reached from this far inside it.
 INSIDE = 1e-6
 
