@@ -2,8 +2,9 @@
 
     python benchmarks/moe.py layer    the layer beside a dense SwiGLU and transformers' OLMoE block
     python benchmarks/moe.py train    micro-moe beside micro-twin, through OLMo's Trainer
+    python benchmarks/moe.py rates    their first rung at half and twice the ladder's learning rate
 
-Both print a table and write JSON. Times are medians of five rounds side by side, one thread.
+All print a table and write JSON. Times are medians of five rounds side by side, one thread.
 """
 
 from __future__ import annotations
@@ -158,8 +159,8 @@ def _peak_bytes(run: Callable[[], None], device: str) -> int:
     return highest
 
 
-def train(rungs: int, multiple: float, seeds: int, batch: int, folder: Path | None) -> None:
-    """Train micro-moe and its dense twins on the same tokens; compare held-out loss."""
+def _pairs(batch: int) -> list[tuple[Any, Any]]:
+    """Each rung of micro-moe with its dense twin, at `batch` sequences a step."""
     from olmo_mixlaw.models.ladder import load_ladder
 
     ladders = [
@@ -169,7 +170,32 @@ def train(rungs: int, multiple: float, seeds: int, batch: int, folder: Path | No
         ]
         for name in ("micro-moe", "micro-twin")
     ]
-    pairs = list(zip(*ladders, strict=True))[:rungs]
+    return list(zip(*ladders, strict=True))
+
+
+def rates(multiple: float, batch: int, folder: Path | None) -> None:
+    """Held-out loss of both kinds at learning rates around the ladder's, one seed: whether the
+    rate that they share favours one of them."""
+    rows = []
+    pair = _pairs(batch)[0]
+    steps = pair[0].n_steps(multiple)
+    with tempfile.TemporaryDirectory() as scratch:
+        for factor in (0.5, 1.0, 2.0):
+            rate = factor * pair[0].learning_rate
+            row: dict[str, Any] = {"learning_rate": rate}
+            for kind, rung in zip(("moe", "dense"), pair, strict=True):
+                changed = replace(rung, training=replace(rung.training, learning_rate=rate))
+                place = (folder or Path(scratch)) / f"{rate:g}"
+                place.mkdir(parents=True, exist_ok=True)
+                row[kind] = _held_out_loss(changed, steps, 1, place)
+            rows.append(row)
+            _print(rows)
+            record.save("moe_rates", rows, multiple=multiple, batch_sequences=batch, seed=1)
+
+
+def train(rungs: int, multiple: float, seeds: int, batch: int, folder: Path | None) -> None:
+    """Train micro-moe and its dense twins on the same tokens; compare held-out loss."""
+    pairs = _pairs(batch)[:rungs]
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for moe, dense in pairs:
@@ -272,21 +298,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("layer")
-    trained = parts.add_parser("train")
+    trained, rated = parts.add_parser("train"), parts.add_parser("rates")
+    for part in (trained, rated):
+        part.add_argument("--multiple", type=float, default=1.0, help="of 20 tokens a parameter")
+        part.add_argument("--batch", type=int, default=4, help="sequences of 256 tokens a step")
+        part.add_argument("--folder", type=Path, help="keep the runs here, and go on with them")
     trained.add_argument("--rungs", type=int, default=2)
-    trained.add_argument("--multiple", type=float, default=1.0, help="of 20 tokens a parameter")
     trained.add_argument("--seeds", type=int, default=3)
-    trained.add_argument("--batch", type=int, default=4, help="sequences of 256 tokens a step")
-    trained.add_argument("--folder", type=Path, help="keep the runs here, and go on with them")
     arguments = parser.parse_args()
     if arguments.part == "layer":
         layer()
+        return
+    batch, folder = arguments.batch, arguments.folder
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    if arguments.part == "rates":
+        rates(arguments.multiple, batch, folder)
     else:
-        if arguments.folder is not None:
-            arguments.folder.mkdir(parents=True, exist_ok=True)
-        train(
-            arguments.rungs, arguments.multiple, arguments.seeds, arguments.batch, arguments.folder
-        )
+        train(arguments.rungs, arguments.multiple, arguments.seeds, batch, folder)
 
 
 if __name__ == "__main__":
