@@ -100,6 +100,7 @@ class MoE(nn.Module):
         self.aux_share = 1.0
         self._load: Tensor | None = None
         self._pending: Tensor | None = None
+        self._moved: Tensor | None = None
         self._backwards = 0
 
     def reset_parameters(
@@ -185,8 +186,17 @@ class MoE(nn.Module):
             dist.all_reduce(load)
         step = round(self.config.bias_update_rate / BIAS_UNIT)
         # Whole numbers, so that every rank and every run moves the same way.
-        self.selection_bias += (step * torch.sign(load.sum() - len(load) * load)).int()
+        self._moved = (step * torch.sign(load.sum() - len(load) * load)).int()
+        self.selection_bias += self._moved
         self._pending, self._backwards = None, 0
+
+    def forget_batch(self) -> None:
+        """Undo what the backward of the last batch left here: its load and the bias's move."""
+        if self._moved is not None:
+            assert self.selection_bias is not None
+            self.selection_bias -= self._moved
+        self._load = self._pending = self._moved = None
+        self._backwards = 0
 
     def take_load(self) -> Tensor | None:
         """Tokens of each expert since the last call, (E), on this process; None for none."""

@@ -23,6 +23,7 @@ from olmo.torch_util import get_global_rank, get_world_size
 from olmo.train import Trainer
 
 from olmo_mixlaw.errors import CheckpointError, MixlawError
+from olmo_mixlaw.models.olmo import moe_layers
 from olmo_mixlaw.training.config import MixTrainConfig
 from olmo_mixlaw.training.loader import Mixture
 from olmo_mixlaw.training.records import Record
@@ -217,6 +218,8 @@ class MixTrainer(Trainer):
         broken = self.global_step
         batch = self.cfg.global_train_batch_size
         self.optim.zero_grad(set_to_none=True)
+        for layer in moe_layers(self.model):
+            layer.forget_batch()
         self.global_step -= 1
         self.global_train_examples_seen_this_epoch -= batch
         self.global_train_tokens_seen -= batch * self.cfg.model.max_sequence_length

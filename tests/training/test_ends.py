@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,16 +20,19 @@ pytest.importorskip("olmo")
 
 from olmo_mixlaw.errors import CheckpointError
 from olmo_mixlaw.training import trainer as module
+from olmo_mixlaw.training.config import load
 from olmo_mixlaw.training.launch import train
 from olmo_mixlaw.training.trainer import MixTrainer, NonFiniteLossError, StoppedError
 
 Write = Callable[..., Path]
 
 
+@pytest.mark.parametrize("moe", [None, {"selection_bias": True, "expert_size": 16}])
 def test_a_broken_loss_saves_the_state_before_its_step(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    write: Write, monkeypatch: pytest.MonkeyPatch, moe: dict[str, Any] | None
 ) -> None:
-    whole = train(write("whole"))
+    model = {**load(write("plain")).plain()["model"], "moe": moe}
+    whole = train(write("whole", model=model))
     forward = MixTrainer.model_forward
 
     def breaking(self: MixTrainer, *args: object, **kwargs: object) -> tuple:
@@ -36,7 +40,7 @@ def test_a_broken_loss_saves_the_state_before_its_step(
         return losses * float("inf" if self.global_step == 6 else 1), z_losses, logits
 
     monkeypatch.setattr(MixTrainer, "model_forward", breaking)
-    config = write("broken")
+    config = write("broken", model=model)
     with pytest.raises(NonFiniteLossError, match="the loss of step 6 is not finite") as error:
         train(config)
     assert "the checkpoint of step 5 is in" in str(error.value)
@@ -46,6 +50,8 @@ def test_a_broken_loss_saves_the_state_before_its_step(
     final = train(config)
     metrics = [folder / "metrics.csv" for folder in (final.parent, whole.parent)]
     assert metrics[0].read_bytes() == metrics[1].read_bytes()
+    ends = [torch.load(path / "model.pt", weights_only=True) for path in (final, whole)]
+    assert all(torch.equal(ends[0][name], value) for name, value in ends[1].items())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
