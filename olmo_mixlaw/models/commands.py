@@ -157,7 +157,8 @@ def make(
     click.echo(f"  {name}: {_inline(fields)}")
     click.echo(
         f"# {shape.n_params:,} parameters, {shape.n_active:,} active "
-        f"(total/active {shape.sparsity:.1f}), {shape.n_embedding:,} in embeddings"
+        f"(total/active {shape.sparsity:.1f}), {shape.n_embedding:,} in embeddings "
+        f"(vocabulary {shape.vocab_size:,})"
     )
 
 

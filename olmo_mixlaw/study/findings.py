@@ -42,12 +42,15 @@ def conclude(study: StudyConfig, table: RunTable, output: Path) -> Findings:
     for name, fit in answer.fits.items():
         fit.save(output / "fits" / f"{name}.json")
     proposed = write_proposal(study, answer, output)
-    report = report_page(study, table, answer, proposed).write(output / "report.html")
-    return Findings(report, _last_lines(study, table, answer, report, proposed))
+    minded = warnings(study, table, answer)
+    report = report_page(study, table, answer, minded, proposed).write(output / "report.html")
+    return Findings(report, _last_lines(study, table, answer, minded, report, proposed))
 
 
-def report_page(study: StudyConfig, table: RunTable, answer: Answer, proposed: Path) -> page.Page:
-    """The page that shows what was run, what was fitted and what follows."""
+def report_page(
+    study: StudyConfig, table: RunTable, answer: Answer, minded: list[str], proposed: Path
+) -> page.Page:
+    """The page that shows what was run, what was fitted, what follows and what to mind."""
     design = table.design()
     sections = [_recall_section(study, table, d, t) for d, t in knowledge(study, table)]
     fit = answer.fits[answer.chosen]
@@ -71,7 +74,7 @@ def report_page(study: StudyConfig, table: RunTable, answer: Answer, proposed: P
             f"there. Chosen: <b>{answer.chosen}</b> ({answer.comparison.reason}).",
             [page.table(_quality(answer.comparison.frame), bold_row=answer.chosen)],
         ),
-        _proposal_section(study, table, answer, proposed),
+        _proposal_section(study, answer, minded, proposed),
         page.Section("All runs", "Held-out loss in nats a token.", [page.table(_all_runs(table))]),
     ]  # fmt: skip
     best = answer.proposal.mixture(decimals=3)
@@ -143,7 +146,7 @@ def _recall_section(study: StudyConfig, table: RunTable, domain: str, task: str)
 
 
 def _proposal_section(
-    study: StudyConfig, table: RunTable, answer: Answer, proposed: Path
+    study: StudyConfig, answer: Answer, minded: list[str], proposed: Path
 ) -> page.Section:
     domains = list(study.domains)
     rows = {
@@ -157,12 +160,12 @@ def _proposal_section(
     weight = np.array([weights.get(t, 0.0) for t in fit.targets])
     frame = pd.DataFrame(predicted, index=list(rows), columns=list(fit.targets))
     frame["objective"] = predicted @ (weight / weight.sum())
-    minded = "".join(f"<br><b>Mind:</b> {w}" for w in warnings(study, table, answer))
+    to_mind = "".join(f"<br><b>Mind:</b> {warning}" for warning in minded)
     said = ", ".join(f"{k} {v:g}" for k, v in weights.items())
     return page.Section(
         "The proposed mixture",
         f"The ratios with the least weighted loss at the target under <b>{answer.chosen}</b>; "
-        f"weights: {said}.{minded}",
+        f"weights: {said}.{to_mind}",
         [
             page.figure(figures.svg(figures.mixture_bars(domains, rows)), "Ratios by tokens."),
             page.table(_certainty(answer)),
@@ -224,7 +227,12 @@ def _all_runs(table: RunTable) -> pd.DataFrame:
 
 
 def _last_lines(
-    study: StudyConfig, table: RunTable, answer: Answer, report: Path, proposed: Path
+    study: StudyConfig,
+    table: RunTable,
+    answer: Answer,
+    minded: list[str],
+    report: Path,
+    proposed: Path,
 ) -> list[str]:
     ratios = ", ".join(
         f"{name} {ratio:.2f} ({low:.2f} to {high:.2f})"
@@ -244,7 +252,7 @@ def _last_lines(
             )
     lines += [
         f"proposed mixture for {study.target.size} (and 90 % interval): {ratios}",
-        *(f"mind: {warning}" for warning in warnings(study, table, answer)),
+        *(f"mind: {warning}" for warning in minded),
         f"configuration: {proposed}",
         f"report: {report}",
     ]
