@@ -22,6 +22,7 @@ from olmo_mixlaw.laws.base import (
     Scene,
     exponent,
     floor,
+    layout_of,
 )
 from olmo_mixlaw.laws.scaling import add_scaling, scaling_terms
 from olmo_mixlaw.laws.shares import linear_share, power_parameters, power_share
@@ -69,7 +70,7 @@ class Additive(Law):
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
         loss = self._scaling(theta, layout, inputs, slopes)
         share = power_share(theta, layout, ("C", "gamma"), inputs, jacobian)
@@ -80,7 +81,7 @@ class Additive(Law):
         return loss + term, slopes
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         share = power_share(theta, layout, ("C", "gamma"), inputs, False, True)
         assert share.by_ratio is not None
         return -np.exp(-share.log)[:, :, None] * share.by_ratio
@@ -140,7 +141,7 @@ class Joint(Additive):
         return total
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         total = super().ratio_gradient(theta, inputs, scene)
         for exp, worth, power, log_x in (
             ("alpha", "a", "mu", inputs.log_n),

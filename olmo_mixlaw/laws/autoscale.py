@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene
+from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene, layout_of
 from olmo_mixlaw.laws.scaling import add_scaling, scaling_terms
 
 
@@ -57,7 +57,7 @@ class AutoScale(Law):
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
         loss = scaling_terms(theta, layout, inputs, slopes)
         terms, log_tokens, gamma, shift, tokens = self._parts(theta, layout, inputs)
@@ -69,5 +69,5 @@ class AutoScale(Law):
         return loss + terms.sum(-1), slopes
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        terms, _, gamma, _, tokens = self._parts(theta, self._layout(scene), inputs)
+        terms, _, gamma, _, tokens = self._parts(theta, layout_of(self, scene), inputs)
         return -terms * gamma[:, None] / tokens

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,12 +46,14 @@ class Inputs:
     """The rows at which a law is evaluated.
 
     `ratios` (R, K); `log_n` and `log_d` (R,) are log(N / N_ref) and log(D / D_ref), all 0 where
-    the scene has no such term.
+    the scene has no such term. `mixtures` are the distinct ratios (U, K) and which of them each
+    row has (R,), where `compact` found that rows repeat them.
     """
 
     ratios: np.ndarray
     log_n: np.ndarray
     log_d: np.ndarray
+    mixtures: tuple[np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.ratios)
@@ -58,10 +61,19 @@ class Inputs:
     def take(self, rows: Any) -> Inputs:
         return Inputs(self.ratios[rows], self.log_n[rows], self.log_d[rows])
 
+    def compact(self) -> Inputs:
+        """The same rows, with `mixtures` where there are at most half as many as rows."""
+        unique, which = np.unique(self.ratios, axis=0, return_inverse=True)
+        return (
+            replace(self, mixtures=(unique, which.ravel()))
+            if 2 * len(unique) <= len(self)
+            else self
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Scene:
-    """What a table offers to a law.
+    """What a table offers to a law. Two scenes are equal only when they are the same object.
 
     `n_ref` and `d_ref` are the geometric means of sizes and budgets, so that the coefficient of
     a power term is that term's value, in nats, amid the table. `low` and `spread` (T,) are each
@@ -204,6 +216,12 @@ class Layout:
         items = [items] if isinstance(items, Parameter) else list(items)
         self.slices[part] = slice(len(self.parameters), len(self.parameters) + len(items))
         self.parameters += items
+
+
+@lru_cache(maxsize=64)
+def layout_of(law: Any, scene: Scene) -> Layout:
+    """The law's layout, kept: to build it takes longer than to evaluate a short table."""
+    return law._layout(scene)
 
 
 # Priors on the shape of a law. Exponents of size and data terms in the published fits lie between

@@ -21,6 +21,7 @@ from olmo_mixlaw.laws.base import (
     Scene,
     amplitude,
     exponent,
+    layout_of,
 )
 from olmo_mixlaw.laws.scaling import power_term
 
@@ -58,7 +59,7 @@ class BiMix(Law):
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         slopes = np.zeros((len(theta), len(inputs), theta.shape[1])) if jacobian else None
         base = np.broadcast_to(np.exp(theta[:, layout.slices["C"]]), (len(theta), len(inputs)))
         if slopes is not None:
@@ -76,7 +77,7 @@ class BiMix(Law):
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
         loss, _ = self.evaluate(theta, inputs, scene)
-        power = np.exp(theta[:, self._layout(scene).slices["a"]])
+        power = np.exp(theta[:, layout_of(self, scene).slices["a"]])
         above = inputs.ratios > self.share_floor
         slope = np.where(above, 1 / np.maximum(inputs.ratios, self.share_floor), 0.0)
         return -loss[:, :, None] * power[:, None] * slope

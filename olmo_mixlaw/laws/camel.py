@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Layout, Parameter, Scene
+from olmo_mixlaw.laws.base import Inputs, Layout, Parameter, Scene, layout_of
 from olmo_mixlaw.laws.capacity import allocate
 from olmo_mixlaw.laws.coupled import (
     MOST_TRANSFER_DOMAINS,
@@ -24,6 +24,7 @@ from olmo_mixlaw.laws.coupled import (
     Response,
     each,
     effective,
+    pools_of,
     worths,
 )
 
@@ -56,7 +57,7 @@ class CamelShares(CoupledLaw):
     share_floor: float = 1e-3
 
     def _layout(self, scene: Scene) -> Layout:
-        pools, layout = Pools.of(scene), Layout()
+        pools, layout = pools_of(scene), Layout()
         low = pools.low(scene)
         layout.add("E", each(pools, "E", "nats", np.log(0.5 * low), 0.5, -6, 0.7))
         layout.add("c", each(pools, "c", "nats", np.log(0.25 * low), 0.8, -7, 4))
@@ -108,7 +109,7 @@ class CamelShares(CoupledLaw):
         return Flow(log_cap, own, -lean, rank, pulled, spread)
 
     def respond(self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool) -> Response:
-        layout, pools = self._layout(scene), Pools.of(scene)
+        layout, pools = layout_of(self, scene), pools_of(scene)
         shares = effective(theta, layout, inputs, pools, self.share_floor)
         log_share = np.log(shares.share)
         flow = self._flow(theta, layout, inputs, log_share, slopes)

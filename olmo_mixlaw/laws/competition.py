@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Layout, Scene
+from olmo_mixlaw.laws.base import Inputs, Layout, Scene, layout_of
 from olmo_mixlaw.laws.capacity import allocate
-from olmo_mixlaw.laws.coupled import CoupledLaw, Pools, Response, Shares, each
+from olmo_mixlaw.laws.coupled import CoupledLaw, Response, Shares, each, pools_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Competition(CoupledLaw):
     share_floor: float = 1e-3
 
     def _layout(self, scene: Scene) -> Layout:
-        pools, layout = Pools.of(scene), Layout()
+        pools, layout = pools_of(scene), Layout()
         low = pools.low(scene)
         layout.add("E", each(pools, "E", "nats", np.log(0.6 * low), 0.5, -6, 0.5))
         layout.add("c", each(pools, "c", "nats", np.log(0.3 * low), 0.8, -7, 4))
@@ -45,7 +45,7 @@ class Competition(CoupledLaw):
         return layout
 
     def respond(self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool) -> Response:
-        layout, pools = self._layout(scene), Pools.of(scene)
+        layout, pools = layout_of(self, scene), pools_of(scene)
         log_c, b = (
             theta[:, None, layout.slices["c"]], np.exp(theta[:, None, layout.slices["b"]]),
         )  # fmt: skip

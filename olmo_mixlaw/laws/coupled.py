@@ -8,11 +8,12 @@ slopes are kept in that form: normal matrices then cost a tenth of what dense sl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import TINY, Inputs, Law, Layout, Parameter, Scene
+from olmo_mixlaw.laws.base import TINY, Inputs, Law, Layout, Parameter, Scene, layout_of
 
 # Above this many domains the transfer matrix has more entries than tables can speak to.
 MOST_TRANSFER_DOMAINS = 12
@@ -48,6 +49,12 @@ class Pools:
         result = np.zeros((len(ratios), len(self)))
         result[:, : ratios.shape[1]] = ratios
         return result
+
+
+@lru_cache(maxsize=64)
+def pools_of(scene: Scene) -> Pools:
+    """The pools of a scene, kept as its layouts are."""
+    return Pools.of(scene)
 
 
 def each(pools: Pools, name: str, unit: str, mean: object, sd: float, lower: float, upper: float,
@@ -222,12 +229,12 @@ class CoupledLaw(Law):
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, PooledSlopes | None]:
         """Losses (M, R, T) and their slopes, as `evaluate` but not written out in full."""
-        pools = Pools.of(scene)
+        pools = pools_of(scene)
         response = self.respond(theta, inputs, scene, jacobian)
         loss = response.loss[:, :, pools.of_target]
         if not jacobian:
             return loss, None
-        return loss, pooled(response, self._layout(scene), pools, inputs, theta.shape[1])
+        return loss, pooled(response, layout_of(self, scene), pools, inputs, theta.shape[1])
 
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
@@ -235,8 +242,17 @@ class CoupledLaw(Law):
         loss, slopes = self.evaluate_pooled(theta, inputs, scene, jacobian)
         return loss, None if slopes is None else slopes.dense()
 
+    def blocks(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
+        """Entries of theta (S, n) that act on the loss of one pool alone, pool by pool."""
+        slices, count = layout_of(self, scene).slices, len(pools_of(scene))
+        shared = {"T", *self.respond(theta, inputs.take(slice(0, 1)), scene, True).rank}
+        return np.concatenate(
+            [np.arange(s.start, s.stop).reshape(count, -1)
+             for part, s in slices.items() if part not in shared], axis=1,
+        )  # fmt: skip
+
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        pools, layout = Pools.of(scene), self._layout(scene)
+        pools, layout = pools_of(scene), layout_of(self, scene)
         response = self.respond(theta, inputs, scene, True)
         assert response.shares is not None
         assert response.by_share is not None

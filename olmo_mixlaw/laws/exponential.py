@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene
+from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene, layout_of
 from olmo_mixlaw.laws.scaling import add_scaling, scaling_terms
 
 TERM_SHARE = 0.2
@@ -45,7 +45,7 @@ class Exponential(Law):
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
         loss = scaling_terms(theta, layout, inputs, slopes)
         term = np.exp(np.clip(theta[:, layout.slices["t"]] @ inputs.ratios.T, -200, 60))
@@ -54,7 +54,7 @@ class Exponential(Law):
         return loss + term, slopes
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        slope = theta[:, self._layout(scene).slices["t"]]
+        slope = theta[:, layout_of(self, scene).slices["t"]]
         term = np.exp(np.clip(slope @ inputs.ratios.T, -200, 60))
         return term[:, :, None] * slope[:, None]
 

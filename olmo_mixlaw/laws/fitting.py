@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from olmo_mixlaw.runs import Design, RunTable
 FIRST_NOISE = 0.02
 LEAST_NOISE = 0.001
 SCREENING_STEPS = 10
-NOISE_ROUNDS = 2
 # Starts are compared on this many rows (or this multiple of the parameters): the rest of a long
 # table only sharpens the winner.
 SCREENING_ROWS = 150
@@ -94,23 +94,19 @@ def fit_formula(
     weight: np.ndarray | None = None,
 ) -> Fit:
     """Fit a law that has a formula. `warm` gives the only start; `weight` (R,) counts runs."""
-    scene = warm.scene if warm is not None else Scene.of(design)
-    inputs = scene.inputs(design.ratios, design.n_params, design.n_tokens)
-    groups = 1 if law.coupled else scene.n_targets
-    items = [law.parameters(scene, target) for target in range(groups)]
-    if settings.strict and warm is None:
+    if warm is not None:
+        counts = np.ones(len(design)) if weight is None else weight
+        return refit(warm, design, counts[None], iterations=settings.iterations)[0]
+    scene = Scene.of(design)
+    items = _items(law, scene)
+    if settings.strict:
         check_table(law, design, items)
     # In random order, the first rows of a long table are a fair sample of it.
     order = np.random.default_rng(seed).permutation(len(design))
-    weight = None if weight is None else weight[order]
-    problems = _problems(
-        law, scene, inputs.take(order), design.losses[order], items, settings.huber, weight
-    )
-    if warm is not None:
-        problems = replace(problems, noise=_group_noise(law, warm.noise))
-        best = solve(problems, np.arange(groups), warm.theta, iterations=settings.iterations)
-    else:
-        problems, best = _search(law, problems, items, scene, seed, settings)
+    problems = _problems(law, scene, design.take(order), items, settings.huber)
+    if weight is not None:
+        problems = problems.weighted(_counts(problems, weight[None, order]))
+    problems, best = _search(law, problems, items, scene, seed, settings)
     if not np.isfinite(best.cost).all() or not np.isfinite(best.theta).all():
         raise FitError(f"{law.name}: the fit diverged from every start; check the table's losses")
     noise = problems.noise if not law.coupled else np.repeat(problems.noise, scene.n_targets)
@@ -120,6 +116,47 @@ def fit_formula(
         converged=best.converged, seed=seed, data_hash=data_hash(design),
         provenance=provenance(settings),
     )  # fmt: skip
+
+
+def refit(
+    fit: Fit, design: Design, weights: np.ndarray, *, iterations: int, tolerance: float = 1e-5
+) -> list[Fit]:
+    """Fits of a fit's formula to the same rows, counted by each of `weights` (B, R).
+
+    All are solved at once, from where `fit` is; noise and prior stay as they are. Rows that no
+    weight counts are left out.
+    """
+    law, scene, copies, digest = fit.law, fit.scene, len(weights), data_hash(design)
+    drawn = weights.any(0)
+    design, weights = design.take(drawn), weights[:, drawn]
+    problems = _problems(
+        law, scene, design, _items(law, scene), float(fit.provenance.get("huber", Settings.huber))
+    )
+    groups = len(problems.mean)
+    many = replace(problems, noise=fit.noise[:groups]).weighted(_counts(problems, weights))
+    best = solve(
+        many, np.arange(copies * groups), np.tile(fit.theta, (copies, 1)),
+        iterations=iterations, tolerance=tolerance,
+    )  # fmt: skip
+    errors = _standard_errors(best, many)
+    return [
+        replace(
+            fit, theta=best.theta[s], theta_sd=errors[s], converged=best.converged[s],
+            data_hash=digest,
+        )
+        for s in (slice(i * groups, (i + 1) * groups) for i in range(copies))
+    ]  # fmt: skip
+
+
+def _counts(problems: Problems, weights: np.ndarray) -> np.ndarray:
+    """Weights of runs (B, R) as weights of every problem's residuals (B, G, ...)."""
+    counts = np.repeat(weights, problems.run, axis=1)[:, None]
+    return np.broadcast_to(counts, (len(weights), *problems.log_loss.shape))
+
+
+def _items(law: Law, scene: Scene) -> list[list[Parameter]]:
+    """The parameters of each of the law's problems: one a target, or one for all."""
+    return [law.parameters(scene, t) for t in range(1 if law.coupled else scene.n_targets)]
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
@@ -157,21 +194,25 @@ def check_table(law: Law, design: Design, items: list[list[Parameter]]) -> None:
 
 
 def _problems(
-    law: Law, scene: Scene, inputs: Inputs, losses: np.ndarray, items: list[list[Parameter]],
-    huber: float, weight: np.ndarray | None,
-) -> Problems:  # fmt: skip
+    law: Law, scene: Scene, design: Design, items: list[list[Parameter]], huber: float
+) -> Problems:
+    inputs = scene.inputs(design.ratios, design.n_params, design.n_tokens)
     targets = scene.n_targets
 
+    @cache
+    def some(first: int, last: int) -> Inputs:
+        return inputs.take(slice(first, last)).compact()
+
     def separable(theta: np.ndarray, group: np.ndarray, rows: slice, jacobian: bool) -> Any:
-        return law.evaluate(theta, inputs.take(rows), scene, jacobian)
+        return law.evaluate(theta, some(rows.start, rows.stop), scene, jacobian)
 
     def coupled(theta: np.ndarray, group: np.ndarray, rows: slice, jacobian: bool) -> Any:
         # Residual r is run r // T, target r % T; blocks are cut at whole runs.
-        some = inputs.take(slice(rows.start // targets, rows.stop // targets))
+        runs = some(rows.start // targets, rows.stop // targets)
         if isinstance(law, CoupledLaw):
-            loss, slopes = law.evaluate_pooled(theta, some, scene, jacobian)
+            loss, slopes = law.evaluate_pooled(theta, runs, scene, jacobian)
             return loss.reshape(len(theta), -1), slopes
-        loss, full = law.evaluate(theta, some, scene, jacobian)
+        loss, full = law.evaluate(theta, runs, scene, jacobian)
         return loss.reshape(len(theta), -1), None if full is None else full.reshape(
             len(theta), -1, theta.shape[1]
         )
@@ -179,19 +220,18 @@ def _problems(
     def column(attribute: str) -> np.ndarray:
         return np.array([[getattr(item, attribute) for item in group] for group in items], float)
 
-    log_loss = np.log(losses)
-    counts = None if weight is None else np.repeat(weight[:, None], targets, 1)
-    if law.coupled:
-        log_loss = log_loss.reshape(1, -1)
-        counts = None if counts is None else counts.reshape(1, -1)
-    else:
-        log_loss = np.ascontiguousarray(log_loss.T)
-        counts = None if counts is None else np.ascontiguousarray(counts.T)
-    return Problems(
-        coupled if law.coupled else separable, log_loss, column("mean"), column("sd"),
-        column("lower"), column("upper"), np.full(len(items), FIRST_NOISE), huber, counts,
-        targets if law.coupled else 1,
+    log_loss = np.log(design.losses)
+    mean = column("mean")
+    whole = Problems(
+        coupled if law.coupled else separable,
+        log_loss.reshape(1, -1) if law.coupled else np.ascontiguousarray(log_loss.T),
+        mean, column("sd"), column("lower"), column("upper"),
+        np.full(len(items), FIRST_NOISE), huber,
     )  # fmt: skip
+    if not law.coupled:
+        return whole
+    blocks = law.blocks(mean, inputs, scene) if isinstance(law, CoupledLaw) else None
+    return replace(whole, run=targets, blocks=blocks)
 
 
 def _search(
@@ -217,14 +257,15 @@ def _search(
     ]
     chosen = (order + np.arange(groups)[:, None] * count).ravel()
     second = solve(
-        sample, group[chosen], first.theta[chosen], iterations=settings.iterations, tolerance=1e-5
+        sample, group[chosen], first.theta[chosen], iterations=settings.iterations, tolerance=1e-4
     )
     pick = np.nan_to_num(second.cost, nan=np.inf).reshape(groups, keep).argmin(1)
     theta = second.theta[pick + np.arange(groups) * keep]
     who = np.arange(groups)
-    for _ in range(NOISE_ROUNDS):
+    # The first round only has to be near enough to tell the noise.
+    for tolerance in (1e-3, 1e-5):
         problems = replace(problems, noise=learn_noise(problems, theta))
-        best = solve(problems, who, theta, iterations=settings.iterations, tolerance=1e-5)
+        best = solve(problems, who, theta, iterations=settings.iterations, tolerance=tolerance)
         theta = best.theta
     return problems, best
 
@@ -260,10 +301,6 @@ def learn_noise(problems: Problems, theta: np.ndarray) -> np.ndarray:
         freedom = max(len(error) - used[g], 0.25 * len(error), 1.0)
         noise[g] = np.sqrt((clipped**2).sum() / freedom)
     return np.maximum(noise, LEAST_NOISE)
-
-
-def _group_noise(law: Law, noise: np.ndarray) -> np.ndarray:
-    return noise[:1] if law.coupled else noise
 
 
 def _standard_errors(best: Solutions, problems: Problems) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from olmo_mixlaw.laws.additive import Additive
-from olmo_mixlaw.laws.base import Inputs, Layout, Parameter, Scene
+from olmo_mixlaw.laws.base import Inputs, Layout, Parameter, Scene, layout_of
 from olmo_mixlaw.laws.scaling import add_scaling
 from olmo_mixlaw.laws.shares import Share, power_share
 
@@ -74,7 +74,7 @@ class Interaction(Additive):
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
         loss = self._scaling(theta, layout, inputs, slopes)
         share = self._shared(theta, layout, inputs, jacobian, False)
@@ -89,6 +89,6 @@ class Interaction(Additive):
         return loss + term, slopes
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        share = self._shared(theta, self._layout(scene), inputs, False, True)
+        share = self._shared(theta, layout_of(self, scene), inputs, False, True)
         assert share.by_ratio is not None
         return -np.exp(-share.log)[:, :, None] * share.by_ratio

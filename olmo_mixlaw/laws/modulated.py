@@ -24,6 +24,7 @@ from olmo_mixlaw.laws.base import (
     amplitude,
     exponent,
     floor,
+    layout_of,
 )
 from olmo_mixlaw.laws.shares import Share, power_parameters, power_share, worth_parameters
 
@@ -96,7 +97,7 @@ class Modulated(Law):
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
         share = power_share(theta, layout, ("T", "g"), inputs, jacobian)
         total, by_share = self._terms(theta, layout, inputs, share, slopes)
@@ -108,7 +109,7 @@ class Modulated(Law):
         return bottom + total, slopes
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         share = power_share(theta, layout, ("T", "g"), inputs, False, True)
         _, by_share = self._terms(theta, layout, inputs, share, None)
         return by_share[:, :, None] * share.by_ratio

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene
+from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene, layout_of
 from olmo_mixlaw.laws.scaling import add_scaling, scaling_terms
 
 
@@ -35,7 +35,7 @@ class NoMixture(Law):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         rows = (len(theta), len(inputs), theta.shape[1])
         slopes = np.empty(rows) if jacobian else None
-        return scaling_terms(theta, self._layout(scene), inputs, slopes), slopes
+        return scaling_terms(theta, layout_of(self, scene), inputs, slopes), slopes
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
         return np.zeros((len(theta), *inputs.ratios.shape))

@@ -72,17 +72,23 @@ def power_share(
     ratios: bool = False,
 ) -> Share:
     """log of sum_j T_j h_j^g_j; a domain at h_j = 0 adds nothing."""  # fmt: skip
-    there = inputs.ratios > 0
-    log_h = np.log(np.where(there, inputs.ratios, 1.0))
     power = np.exp(theta[:, layout.slices[names[1]]])
     worth = theta[:, None, layout.slices[names[0]]]
-    parts = np.where(there, np.exp(worth + power[:, None] * log_h), 0.0)
-    share = parts.sum(-1) + TINY
-    if not (slopes or ratios):
-        return Share(np.log(share), None, None, None)
-    parts /= share[:, :, None]
-    by_power = parts * (power[:, None] * log_h) if slopes else None
-    by_ratio = (
-        parts * power[:, None] / np.maximum(inputs.ratios, TINY) if ratios else None
-    )  # fmt: skip
-    return Share(np.log(share), parts, by_power, by_ratio)
+    h, which = inputs.mixtures if inputs.mixtures is not None else (inputs.ratios, None)
+    there = h > 0
+    bend = power[:, None] * np.log(np.where(there, h, 1.0))
+    parts = np.exp(bend + worth)
+    if not there.all():
+        parts *= there
+    share = parts @ np.ones(h.shape[1]) + TINY
+    if slopes or ratios:
+        parts /= share[:, :, None]
+    by_ratio = parts * power[:, None] / np.maximum(h, TINY) if ratios else None
+    by_power = bend * parts if slopes else None
+    log, by_worth = np.log(share), parts if slopes else None
+    if which is None:
+        return Share(log, by_worth, by_power, by_ratio)
+    by_worth, by_power, by_ratio = (
+        None if x is None else np.take(x, which, axis=1) for x in (by_worth, by_power, by_ratio)
+    )
+    return Share(np.take(log, which, axis=1), by_worth, by_power, by_ratio)

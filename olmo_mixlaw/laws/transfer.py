@@ -26,6 +26,7 @@ from olmo_mixlaw.laws.base import (
     amplitude,
     exponent,
     floor,
+    layout_of,
 )
 from olmo_mixlaw.laws.scaling import power_term, scaling_terms
 from olmo_mixlaw.laws.shares import (
@@ -70,7 +71,7 @@ class Transfer(Law):
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
         loss = scaling_terms(theta, layout, inputs, slopes)
         share = self._share(theta, layout, inputs, jacobian)
@@ -83,7 +84,7 @@ class Transfer(Law):
         return loss + term, slopes
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         share = self._share(theta, layout, inputs, False, True)
         term = power_term(theta, layout, ("S", "beta"), inputs.log_d + share.log, None)
         beta = np.exp(theta[:, layout.slices["beta"]])
@@ -162,7 +163,7 @@ class TwoPool(Law):
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
         bottom = np.exp(theta[:, layout.slices["E"]])
         if slopes is not None:
@@ -171,7 +172,7 @@ class TwoPool(Law):
         return bottom + first + second, slopes
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        layout = self._layout(scene)
+        layout = layout_of(self, scene)
         first, second, pool, data = self._terms(theta, layout, inputs, None, ratios=True)
         gamma = np.exp(theta[:, layout.slices["gamma"]])
         beta = np.exp(theta[:, layout.slices["beta"]])

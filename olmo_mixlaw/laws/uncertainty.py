@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.fitting import Settings, fit_formula
+from olmo_mixlaw.laws.fitting import Settings, refit
 from olmo_mixlaw.laws.optimum import optimum
 from olmo_mixlaw.laws.splits import run_ids
 from olmo_mixlaw.runs import Design
 
-REFIT_STEPS = 25
+REFIT_STEPS = 40
+REFIT_TOLERANCE = 1e-4
+# Replicates are refitted together while they have fewer losses than this. Alone, a replicate
+# leaves out the third of the runs that it didn't draw.
+TOGETHER = 10_000
 
 
 def bootstrap(fit: Fit, design: Design, *, replicates: int = 200, seed: int = 0) -> Iterator[Fit]:
@@ -41,11 +45,12 @@ def bootstrap(fit: Fit, design: Design, *, replicates: int = 200, seed: int = 0)
             rows = np.concatenate([np.flatnonzero(runs == run) for run in drawn])
             yield fit.law.fit(_renamed(design.take(rows)), seed=seed, settings=loose)
         return
-    settings = Settings(huber=float(fit.provenance.get("huber", 3.0)), iterations=REFIT_STEPS)
-    for _ in range(replicates):
-        drawn = np.bincount(rng.integers(count, size=count), minlength=count).astype(float)
-        yield fit_formula(
-            fit.law, design, seed=seed, settings=settings, warm=fit, weight=drawn[runs]
+    together = max(1, TOGETHER // design.losses.size)
+    for first in range(0, replicates, together):
+        drawn = rng.integers(count, size=(min(together, replicates - first), count))
+        weights = np.stack([np.bincount(some, minlength=count) for some in drawn])[:, runs]
+        yield from refit(
+            fit, design, weights.astype(float), iterations=REFIT_STEPS, tolerance=REFIT_TOLERANCE
         )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from law_tables import theta_of
+from law_tables import grid, theta_of, transfer_losses
 from test_formulas import COUPLED, scenes
 
+from olmo_mixlaw.laws import Settings, fit, solver
+from olmo_mixlaw.laws.base import Scene
 from olmo_mixlaw.laws.coupled import CoupledLaw
-from olmo_mixlaw.laws.fitting import resolve
+from olmo_mixlaw.laws.fitting import refit, resolve
 
 
 @pytest.mark.parametrize("name", COUPLED)
@@ -30,3 +32,61 @@ def test_pooled_and_dense_normal_equations_agree(name: str) -> None:
         np.testing.assert_allclose(
             matrix, np.einsum("mr,mrp,mrq->mpq", stiffness, flat, flat), atol=1e-10
         )
+
+
+def test_elimination_of_blocks_solves_the_whole_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    law = resolve("camel_hybrid")
+    assert isinstance(law, CoupledLaw)
+    scene, inputs = scenes()[1]
+    theta = np.concatenate([theta_of(law, scene, seed=s) for s in (3, 4)])
+    loss, slopes = law.evaluate_pooled(theta, inputs, scene, True)
+    assert slopes is not None
+    size = loss[0].size
+    right, matrix = slopes.normal(np.ones((2, size)), np.ones((2, size)))
+    matrix += 0.1 * np.eye(theta.shape[1])
+    blocks = law.blocks(theta, inputs, scene)
+    assert len(np.unique(blocks)) == blocks.size
+    monkeypatch.setattr(solver, "MANY_PARAMETERS", 1)
+    np.testing.assert_allclose(
+        solver._solved(matrix, right, blocks), solver._solved(matrix, right, None), rtol=1e-8
+    )
+
+
+@pytest.mark.parametrize("name", ["transfer", "competition_noise"])
+def test_refits_together_are_refits_one_by_one(name: str) -> None:
+    design = transfer_losses(grid(mixtures=8, budgets=2), noise=0.01)
+    fitted = fit(name, design, settings=Settings(strict=False, starts=2))
+    weights = np.random.default_rng(0).integers(0, 3, size=(3, len(design))).astype(float)
+    together = refit(fitted, design, weights, iterations=30)
+    for each, weight in zip(together, weights, strict=True):
+        (alone,) = refit(fitted, design, weight[None], iterations=30)
+        np.testing.assert_allclose(each.theta, alone.theta, rtol=1e-9)
+        np.testing.assert_allclose(each.theta_sd, alone.theta_sd, rtol=1e-6)
+    assert not np.allclose(together[0].theta, fitted.theta)
+
+
+def test_weights_count_rows() -> None:
+    """A row of weight 2 is a row that stands there twice, and one of weight 0 is absent."""
+    design = transfer_losses(grid(mixtures=8), noise=0.01)
+    fitted = fit("transfer", design, settings=Settings(strict=False, starts=2))
+    weight = np.random.default_rng(1).integers(0, 3, size=len(design))
+    (counted,) = refit(fitted, design, weight[None].astype(float), iterations=60)
+    rows = np.repeat(np.arange(len(design)), weight)
+    (written,) = refit(fitted, design.take(rows), np.ones((1, len(rows))), iterations=60)
+    np.testing.assert_allclose(counted.theta, written.theta, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["power_transfer", "additive", "joint", "interaction"])
+def test_repeated_mixtures_are_computed_once_alike(name: str) -> None:
+    design = transfer_losses(grid(mixtures=4, sizes=3, budgets=3), noise=0.01)
+    law, scene = resolve(name), Scene.of(design)
+    inputs = scene.inputs(design.ratios, design.n_params, design.n_tokens)
+    compact = inputs.compact()
+    assert compact.mixtures is not None
+    assert len(compact.mixtures[0]) == 4
+    theta = theta_of(law, scene, seed=2)
+    for plain, once in zip(
+        law.evaluate(theta, inputs, scene, True), law.evaluate(theta, compact, scene, True),
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_allclose(plain, once, rtol=1e-12)
