@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from olmo_mixlaw.errors import ConfigError
+
 # torch.nn.functional.grouped_mm reads rows in pieces of 16 bytes.
 _ALIGNMENT_BYTES = 16
 _GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -170,13 +172,13 @@ def can_group(x: Tensor, weight: Tensor) -> bool:
 def grouped_linear(x: Tensor, weight: Tensor, ends: Tensor, backend: str) -> Tensor:
     """x[rows of e] @ weight[e].T for every expert e: (M, in) and (E, out, in) give (M, out).
 
-    `backend` is one of `moe_config.BACKENDS`. Raises `ValueError` where `grouped_mm` is asked
+    `backend` is one of `moe_config.BACKENDS`. Raises `ConfigError` where `grouped_mm` is asked
     for and this dtype, device or width has none.
     """
     if backend == "grouped_mm" and not can_group(x, weight):
-        raise ValueError(
-            f"grouped_mm takes no {x.dtype} on {x.device.type} with widths {x.shape[-1]} and "
-            f"{weight.shape[1]}; set backend: auto or loop"
+        raise ConfigError(
+            f"moe.backend: grouped_mm takes no {x.dtype} on {x.device.type} with widths "
+            f"{x.shape[-1]} and {weight.shape[1]}; set auto or loop"
         )
     if backend == "loop" or not can_group(x, weight):
         edges = [0, *ends.tolist()]

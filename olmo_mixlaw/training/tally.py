@@ -59,9 +59,9 @@ class Tally:
         """Take in the tokens that each expert of this process had in this step's backward."""
         loads = [layer.take_load() for layer in self.layers]
         if loads:
-            zero = torch.zeros(self.experts, device=self.step.device)
+            none = torch.zeros(self.experts, dtype=torch.int64, device=self.step.device)
             self.step[2 * self.n_sources :] = torch.cat(
-                [zero if load is None else load for load in loads]
+                [none if load is None else load for load in loads]
             )
 
     def end_step(self) -> None:

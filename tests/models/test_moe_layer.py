@@ -152,6 +152,39 @@ def test_grouped_and_loop_paths_agree(router: str) -> None:
         torch.testing.assert_close(found["grouped_mm"][name], value, rtol=1e-5, atol=1e-6)
 
 
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["loop", "grouped_mm"])
+def test_experts_without_a_token_get_gradients_of_zero(backend: str, device: str) -> None:
+    config = MoEConfig(num_experts=8, top_k=2, expert_size=16, backend=backend)
+    layer = make(config, d=32, dtype=torch.bfloat16).to(device)
+    with torch.no_grad():
+        layer.router.weight.zero_()
+        layer.router.weight[[2, 5], 0] = 1.0
+    x = torch.randn(2, 16, 32, dtype=torch.bfloat16, device=device).abs()
+    layer(x).float().square().sum().backward()
+    load = layer.take_load()
+    assert load is not None
+    assert load.nonzero().flatten().tolist() == [2, 5]
+    for stack in (layer.gate_up, layer.down):
+        grad = stack.weight.grad
+        assert grad is not None
+        by_expert = grad.view(8, -1).abs().amax(1)
+        assert by_expert.nonzero().flatten().tolist() == [2, 5]
+        assert by_expert.isfinite().all()
+
+
 def test_the_same_batch_gives_the_same_bits() -> None:
     layer = make(ROUTERS["shared"], dtype=torch.float32)
     x = torch.randn(4, 33, 12, requires_grad=True)
@@ -325,7 +358,7 @@ def test_unknown_router_and_backend_name_the_closest() -> None:
 
 def test_grouped_backend_says_what_it_can_not_do() -> None:
     layer = make(dataclasses.replace(BASE, backend="grouped_mm"), dtype=torch.float64)
-    with pytest.raises(ValueError, match="set backend: auto or loop"):
+    with pytest.raises(ConfigError, match=r"grouped_mm takes no .*; set auto or loop"):
         layer(torch.randn(1, 3, 12, dtype=torch.float64))
 
 

@@ -42,6 +42,7 @@ def test_olmo_has_what_is_overridden_and_called() -> None:
         "model_forward", "train_micro_batch", "train_batch", "train_step", "fit", "eval", "close",
         "_save_checkpoint", "trainer_state_dict", "load_trainer_state_dict", "restore_rng_state",
         "get_labels", "should_log_this_step", "save_checkpoint", "restore_checkpoint",
+        "log_metrics_to_console",
     ):  # fmt: skip
         assert callable(getattr(Trainer, name)), name
     taken = inspect.signature(Trainer.train_micro_batch).parameters
