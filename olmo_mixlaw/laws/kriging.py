@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 from scipy.optimize import minimize
 from scipy.stats import norm
 
@@ -30,6 +31,10 @@ from olmo_mixlaw.runs import Design
 SOFT = 0.01
 # Rows that decide the scales, and the most that the process itself keeps.
 SCALE_ROWS = 160
+# The search for the scales ends when a step gains this part of the log posterior.
+SCALE_TOLERANCE = 1e-6
+# So many rows of a covariance are computed together: more would leave the processor's cache.
+BLOCK_ROWS = 128
 MOST_ROWS = 1600
 # Priors of log lengths, and spreads of those of log amplitude and log noise.
 LENGTH_PRIOR = (float(np.log(4.0)), 1.0)
@@ -169,66 +174,93 @@ def _fit_target(
         [AMPLITUDE_SD, NOISE_SD], np.full(size, LENGTH_PRIOR[1]), np.full(len(groups), SHARED_SD),
     ])  # fmt: skip
     some = rng.permutation(len(x))[:SCALE_ROWS]
-    square = (x[some, None] - x[None, some]) ** 2
-    same = [(g[some, None] == g[None, some]).astype(float) for g in groups.values()]
+    below = np.tril_indices(len(some), -1)
+    left, right = some[below[0]], some[below[1]]
+    square = (x[left] - x[right]) ** 2
+    same = np.array([g[left] == g[right] for g in groups.values()], float)
+    same = same.reshape(len(groups), len(left))
     first = mean.copy()
     if start is not None:
         first[2 : 2 + size] = start[2 : 2 + size]
     end = minimize(
-        _posterior_cost, first, args=(square, same, y[some], mean, sd), jac=True,
-        method="L-BFGS-B", options={"maxiter": 30},
+        _posterior_cost, first, args=(below, square, same, y[some], mean, sd), jac=True,
+        method="L-BFGS-B", options={"maxiter": 30, "ftol": SCALE_TOLERANCE},
     )  # fmt: skip
     phi = end.x if np.isfinite(end.x).all() else mean
     keep = rng.permutation(len(x))[:MOST_ROWS]
-    matrix = _kernel(x[keep], x[keep], phi[: 2 + size])
-    for spread, group in zip(np.exp(2 * phi[2 + size :]), groups.values(), strict=True):
-        matrix += spread * (group[keep, None] == group[None, keep])
-    matrix[np.diag_indices(len(keep))] += np.exp(2 * phi[1]) + LEAST_NOISE**2
-    weights = cho_solve((cholesky(matrix, lower=True), True), y[keep])
+    factor = cholesky(
+        _covariance(x[keep], [g[keep] for g in groups.values()], phi), lower=True,
+        overwrite_a=True, check_finite=False,
+    )  # fmt: skip
+    weights = cho_solve((factor, True), y[keep], check_finite=False)
     shared = dict(zip(groups, np.exp(2 * phi[2 + size :]).tolist(), strict=True))
     return {"phi": phi[: 2 + size], "shared": shared, "x": x[keep], "weights": weights}
 
 
+def _covariance(x: np.ndarray, groups: list[np.ndarray], phi: np.ndarray) -> np.ndarray:
+    """Of the rows' residuals: (R, R), of which only what is not above the diagonal is filled."""
+    size, matrix = 2 + x.shape[1], np.zeros((len(x), len(x)))
+    for first in range(0, len(x), BLOCK_ROWS):
+        rows, below = slice(first, first + BLOCK_ROWS), slice(0, first + BLOCK_ROWS)
+        matrix[rows, below] = _kernel(x[rows], x[below], phi[:size])
+        for spread, group in zip(np.exp(2 * phi[size:]), groups, strict=True):
+            matrix[rows, below] += spread * (group[rows, None] == group[below])
+    matrix[np.diag_indices(len(x))] += np.exp(2 * phi[1]) + LEAST_NOISE**2
+    return matrix
+
+
 def _posterior_cost(
-    phi: np.ndarray, square: np.ndarray, same: list[np.ndarray], y: np.ndarray, mean: np.ndarray,
-    sd: np.ndarray,
+    phi: np.ndarray, below: tuple[np.ndarray, np.ndarray], square: np.ndarray, same: np.ndarray,
+    y: np.ndarray, mean: np.ndarray, sd: np.ndarray,
 ) -> tuple[float, np.ndarray]:  # fmt: skip
-    """Minus the log posterior of the hyperparameters and its gradient."""
+    """Minus the log posterior of the hyperparameters and its gradient.
+
+    `square` (pairs, F) and `same` (effects, pairs) are of the pairs of rows `below` the diagonal.
+    """
     phi = np.clip(phi, -20, 20)
-    first = len(phi) - len(same)
-    inverse = np.exp(-2 * phi[2:first])
+    count, first = len(y), len(phi) - len(same)
+    inverse, spreads = np.exp(-2 * phi[2:first]), np.exp(2 * phi[first:])
+    amplitude, noise = np.exp(2 * phi[:2])
     r2 = square @ inverse
-    r = np.sqrt(r2)
-    decay = np.exp(2 * phi[0] - ROOT5 * r)
-    k = decay * (1 + ROOT5 * r + 5 / 3 * r2)
-    noise = np.exp(2 * phi[1])
-    matrix = k + (noise + LEAST_NOISE**2) * np.eye(len(y))
-    spreads = np.exp(2 * phi[first:])
-    for spread, group in zip(spreads, same, strict=True):
-        matrix += spread * group
-    try:
-        lower = cholesky(matrix, lower=True)
-    except np.linalg.LinAlgError:
+    r = ROOT5 * np.sqrt(r2)
+    decay = np.exp(2 * phi[0] - r)
+    steep = decay * (1 + r)
+    k = steep + decay * (5 / 3 * r2)
+    # LAPACK reads by columns: what is below the diagonal here is above it there.
+    matrix = np.empty((count, count))
+    matrix[below] = k + spreads @ same
+    matrix[np.diag_indices(count)] = amplitude + noise + LEAST_NOISE**2 + spreads.sum()
+    factor, failed = dpotrf(matrix.T, lower=0, overwrite_a=1)
+    if failed:
         return 1e10, np.zeros_like(phi)
-    alpha = cho_solve((lower, True), y)
-    pull = np.outer(alpha, alpha) - cho_solve((lower, True), np.eye(len(y)))
-    value = 0.5 * y @ alpha + np.log(np.diag(lower)).sum()
-    by_r2 = -5 / 6 * decay * (1 + ROOT5 * r)
+    value = 0.5 * y @ (alpha := dpotrs(factor, y, lower=0)[0]) + np.log(np.diag(factor)).sum()
+    whole = dpotri(factor, lower=0, overwrite_c=1)[0].T
+    pull = 2 * (alpha[below[0]] * alpha[below[1]] - whole[below])
+    trace = float((alpha**2 - np.diag(whole)).sum())
     gradient = np.empty_like(phi)
-    gradient[0] = (pull * k).sum()
-    gradient[1] = np.trace(pull) * noise
-    inner = (pull * by_r2).ravel() @ square.reshape(-1, square.shape[2])
-    gradient[2:first] = -inner * inverse
-    gradient[first:] = [s * (pull * g).sum() for s, g in zip(spreads, same, strict=True)]
+    gradient[0] = pull @ k + trace * amplitude
+    gradient[1] = trace * noise
+    gradient[2:first] = ((pull * steep) @ square) * (5 / 6) * inverse
+    gradient[first:] = spreads * (same @ pull + trace)
     off = (phi - mean) / sd
     return float(value + 0.5 * off @ off), -gradient + off / sd
 
 
 def _kernel(a: np.ndarray, b: np.ndarray, phi: np.ndarray) -> np.ndarray:
     a, b = a * np.exp(-phi[2:]), b * np.exp(-phi[2:])
-    r2 = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    r = np.sqrt(np.maximum(r2, 0.0))
-    return np.exp(2 * phi[0] - ROOT5 * r) * (1 + ROOT5 * r + 5 / 3 * r**2)
+    r2 = (-2 * a) @ b.T
+    r2 += (a**2).sum(1)[:, None]
+    r2 += (b**2).sum(1)
+    np.maximum(r2, 0.0, out=r2)
+    r = np.sqrt(r2)
+    r *= ROOT5
+    decay = np.exp(2 * phi[0] - r)
+    # In place: these are the largest arrays of a fit.
+    r2 *= 5 / 3
+    r2 += r
+    r2 += 1
+    r2 *= decay
+    return r2
 
 
 def _posterior(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from law_tables import grid, theta_of, transfer_losses
+from scipy.stats import multivariate_normal, norm
 from test_formulas import COUPLED, scenes
 
-from olmo_mixlaw.laws import Settings, fit, solver
+from olmo_mixlaw.laws import Settings, fit, kriging, solver
 from olmo_mixlaw.laws.base import Scene
 from olmo_mixlaw.laws.coupled import CoupledLaw
 from olmo_mixlaw.laws.fitting import refit, resolve
@@ -90,3 +91,26 @@ def test_repeated_mixtures_are_computed_once_alike(name: str) -> None:
         strict=True,
     ):  # fmt: skip
         np.testing.assert_allclose(plain, once, rtol=1e-12)
+
+
+def test_posterior_of_the_scales_and_its_slopes_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    x, y, group = rng.normal(size=(12, 3)), rng.normal(size=12), rng.integers(4, size=12)
+    phi, mean, sd = rng.normal(size=6) * 0.3, np.zeros(6), np.full(6, 1.5)
+    below = np.tril_indices(12, -1)
+    square = (x[below[0]] - x[below[1]]) ** 2
+    same = (group[below[0]] == group[below[1]])[None].astype(float)
+
+    def cost(at: np.ndarray) -> tuple[float, np.ndarray]:
+        return kriging._posterior_cost(at, below, square, same, y, mean, sd)
+
+    value, slopes = cost(phi)
+    covariance = kriging._covariance(x, [group], phi)
+    covariance = np.tril(covariance) + np.tril(covariance, -1).T
+    density = multivariate_normal.logpdf(y, np.zeros(12), covariance)
+    density += norm.logpdf(phi, mean, sd).sum()
+    constant = 6 * np.log(2 * np.pi) + 3 * np.log(2 * np.pi) + np.log(sd).sum()
+    assert value == pytest.approx(-density - constant, rel=1e-9)
+    for column, step in enumerate(1e-6 * np.eye(6)):
+        rise = (cost(phi + step)[0] - cost(phi - step)[0]) / 2e-6
+        assert rise == pytest.approx(slopes[column], rel=1e-5)
