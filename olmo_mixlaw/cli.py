@@ -27,7 +27,10 @@ COMMANDS = {
     ),
     "fit": ("olmo_mixlaw.laws.commands:fit", "Fit one law to a table of runs."),
     "compare": ("olmo_mixlaw.laws.commands:compare", "Compare laws by held-out error."),
-    "optimize": ("olmo_mixlaw.laws.commands:optimize", "Find the best mixture under a fitted law."),
+    "optimize": (
+        "olmo_mixlaw.laws.optimize_command:optimize",
+        "Find the best mixture under a fitted law.",
+    ),
     "predict": ("olmo_mixlaw.laws.commands:predict", "Predict losses with a fitted law."),
     "olmes": ("olmo_mixlaw.plugin:olmes", "Run OLMES with our tasks, in this process."),
     "doctor": ("olmo_mixlaw.plugin:doctor", "Check what works in this environment."),

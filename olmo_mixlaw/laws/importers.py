@@ -2,9 +2,10 @@
 
 file: swarm.csv            beside the YAML
 run_id: name               column; the row's number without it
-n_params: 60e6             a number, or the name of a column; likewise n_tokens
+n_params: 60e6             a number, or the name of a column; likewise n_tokens and n_active
+params_unit: 1             what those counts are in (1e9 for billions); likewise tokens_unit
 unit: nats                 or bits (a token)
-weights: {web: p_web, code: p_code}      domain: column
+weights: {web: p_web, code: p_code}      domain: column, or a number for all rows
 losses: {web: loss_web, wiki: loss_wiki}
 """
 
@@ -34,7 +35,10 @@ class WideTable:
     file: str = ""
     run_id: str = ""
     n_params: str = ""
+    n_active: str = ""
     n_tokens: str = ""
+    params_unit: float = 1.0
+    tokens_unit: float = 1.0
     unit: str = "nats"
     weight_tolerance: float = ROUNDED
     weights: dict[str, str] = field(default_factory=dict)
@@ -55,11 +59,12 @@ def wide_table(path: str | Path) -> RunTable:
     names = _column(frame, given.run_id, source) if given.run_id else frame.index.astype(str)
     return _joined(
         pd.Series(np.asarray(names).astype(str)),
-        {d: _column(frame, c, source) for d, c in given.weights.items()},
+        {d: pd.Series(_scale(frame, c, f"weights.{d}", source)) for d, c in given.weights.items()},
         {d: _column(frame, c, source) * UNITS[given.unit] for d, c in given.losses.items()},
-        _scale(frame, given.n_params, "n_params", source),
-        _scale(frame, given.n_tokens, "n_tokens", source),
+        _scale(frame, given.n_params, "n_params", source) * given.params_unit,
+        _scale(frame, given.n_tokens, "n_tokens", source) * given.tokens_unit,
         str(source), given.weight_tolerance,
+        _scale(frame, given.n_active or given.n_params, "n_active", source) * given.params_unit,
     )  # fmt: skip
 
 
@@ -135,8 +140,12 @@ def _scale(frame: pd.DataFrame, given: str, key: str, where: Path) -> np.ndarray
 def _joined(
     names: pd.Series, weights: Mapping[str, pd.Series], losses: Mapping[str, pd.Series],
     n_params: np.ndarray, n_tokens: np.ndarray, source: str, tolerance: float,
+    n_active: np.ndarray | None = None,
 ) -> RunTable:  # fmt: skip
-    base = pd.DataFrame({"run_id": names.to_numpy(), "n_params": n_params, "n_tokens": n_tokens})
+    base = pd.DataFrame({
+        "run_id": names.to_numpy(), "n_params": n_params, "n_tokens": n_tokens,
+        "n_active": n_params if n_active is None else n_active,
+    })  # fmt: skip
     for domain, values in weights.items():
         base[WEIGHT + domain] = pd.to_numeric(values, errors="coerce").to_numpy(float)
     parts = [base.assign(domain=d, loss=v.to_numpy()) for d, v in losses.items()]

@@ -180,10 +180,29 @@ def profile(cost: Callable[[float], float]) -> tuple[float, tuple[float, float]]
     x = np.array(ordered[middle - 1 : middle + 2])
     bend, slope, _ = np.polyfit(x - x[1], [known[r] - known[x[1]] for r in x], 2)
     if bend <= 0:
-        return min(known, key=known.__getitem__), (0.0, 1.0)
+        best = min(known, key=known.__getitem__)
+        return best, _where_it_rises(known, best)
     rho = float(np.clip(x[1] - slope / (2 * bend), 0.0, 1.0))
     sd = float(np.sqrt(RISE / bend))
     return rho, (max(rho - sd, 0.0), min(rho + sd, 1.0))
+
+
+def _where_it_rises(known: dict[float, float], best: float) -> tuple[float, float]:
+    """The ends of the stretch around `best` where the profile, linear between its points, rises
+    by less than a half: for a minimum at an end of [0, 1], which no parabola fits."""
+    ends = []
+    for side in (
+        sorted((r for r in known if r < best), reverse=True), sorted(r for r in known if r > best)
+    ):  # fmt: skip
+        end = last = best
+        for r in side:
+            low, high = known[last] - known[best], known[r] - known[best]
+            if high >= RISE:
+                end = last + (r - last) * (RISE - low) / (high - low)
+                break
+            end = last = r
+        ends.append(end)
+    return ends[0], ends[1]
 
 
 def bootstrap_capacity(fit: Fit, design: Design, *, replicates: int, seed: int) -> Iterator[Fit]:

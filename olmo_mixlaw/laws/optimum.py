@@ -171,14 +171,20 @@ def _described(
     )  # fmt: skip
 
 
-def optimum_path(fit: Fit, scales: Sequence[tuple[float, float]], **settings: Any) -> pd.DataFrame:
-    """The best mixture along a path of (n_params, n_tokens): a row a scale, a column a domain.
+def optimum_path(
+    fit: Fit, scales: Sequence[Sequence[float | None]], **settings: Any
+) -> pd.DataFrame:
+    """The best mixture along a path of (n_params, n_tokens) or (n_params, n_tokens, n_active).
 
-    Every other argument is `optimum`'s. The columns `objective` and `hull_distance` come with it.
+    A row a scale, a column a domain, and `objective` and `hull_distance` beside them. Every other
+    argument is `optimum`'s.
     """
     rows = []
-    for n_params, n_tokens in scales:
-        best = optimum(fit, n_params, n_tokens, **settings)
+    for n_params, n_tokens, *active in scales:
+        assert n_params is not None
+        assert n_tokens is not None
+        n_active = active[0] if active else None
+        best = optimum(fit, n_params, n_tokens, n_active=n_active, **settings)
         shares = dict(zip(best.domains, best.ratios, strict=True))
         rows.append({
             "n_params": n_params, "n_tokens": n_tokens, **shares, "objective": best.objective,

@@ -58,7 +58,7 @@ def size_colours(sizes: np.ndarray) -> dict[float, tuple]:
 
 def size_label(n_params: float) -> str:
     """A size as people write it: 98.4k, 1.2M."""
-    for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if n_params >= scale:
             return f"{n_params / scale:.3g}{unit}"
     return f"{n_params:.3g}"

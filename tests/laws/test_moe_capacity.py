@@ -141,3 +141,9 @@ def test_the_profile_finds_a_parabolas_bottom(bottom: float, steepness: float) -
     half = np.sqrt(0.5 / steepness)
     if half < bottom < 1 - half:
         assert high - low == pytest.approx(2 * half, rel=0.1)
+
+
+def test_an_end_of_the_range_has_an_interval_inside_it() -> None:
+    rho, (low, high) = profile(lambda r: 30 * np.sqrt(r))
+    assert rho == low == 0
+    assert 0 < high < 0.01
