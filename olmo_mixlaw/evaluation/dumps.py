@@ -20,16 +20,27 @@ from olmo_mixlaw.evaluation.metrics import CHOICE_METRICS, IN_LOOP_METRICS, choi
 from olmo_mixlaw.evaluation.tasks import Request, Task, TaskConfig, means
 
 FOLDER = "oe_eval_tasks"
+# Dumps whose requests are not those that OLMES makes now, and why.
+OTHER_THAN_OLMES = {
+    "sciq:rc_0shot": "made in August 2024, with the passage before the question; OLMES asks the "
+    "question alone, as sciq::olmo1 does here",
+}
+# OLMES's name -> the dump that it is made from, and the field whose text its prompts go without.
+BARE = {"sciq::olmo1": ("sciq:rc_0shot", "source")}
 UNCONDITIONED = 1_000_000  # OLMES adds this to the number of a document asked without context
 
 
 @dataclass(frozen=True)
 class Dump:
-    """A dump in the wheel: OLMES's name of the task, and the settings it was made with."""
+    """A dump in the wheel: OLMES's name of the task, and the settings it was made with.
+
+    With `without`, prompts don't begin with the text of that field.
+    """
 
     folder: Path
     name: str
     settings: Mapping[str, Any]
+    without: str = ""
 
 
 @cache
@@ -63,6 +74,9 @@ def catalogue() -> Mapping[str, Dump]:
     for alias, dumps in aliases.items():
         best = min(dumps, key=lambda dump: _rank(dump.folder.name))
         found[alias] = Dump(best.folder, alias, best.settings)
+    for alias, (name, field) in BARE.items():
+        if name in found:
+            found[alias] = Dump(found[name].folder, alias, found[name].settings, field)
     return found
 
 
@@ -102,9 +116,12 @@ class DumpTask(Task):
             )  # fmt: skip
             asked = row["request"]
             kind = "requests" if row["doc_id"] < UNCONDITIONED else "unconditioned"
-            document[kind][row["idx"]] = (asked["context"], asked["continuation"])
+            context = asked["context"]
+            if self.dump.without and kind == "requests":
+                context = context.removeprefix(f"{row['doc'][self.dump.without]}\n")
+            document[kind][row["idx"]] = (context, asked["continuation"])
             if kind == "requests":
-                document["query"] = asked["context"]
+                document["query"] = context
         return list(documents.values())
 
     def requests(self, document: Mapping[str, Any]) -> list[Request]:
@@ -145,6 +162,8 @@ def make(name: str, settings: Mapping[str, Any]) -> DumpTask:
             raise unknown_name("key", key, allowed, f"task {name}")
     metadata = {**(theirs.get("metadata") or {}), **(settings.get("metadata") or {})}
     metadata["alias"] = (settings.get("metadata") or {}).get("alias") or name
+    if dump.name in OTHER_THAN_OLMES:
+        metadata["differs_from_olmes"] = OTHER_THAN_OLMES[dump.name]
     metric = str(settings.get("primary_metric") or theirs.get("primary_metric") or "acc_raw")
     has_unconditioned = bool((theirs.get("metric_kwargs") or {}).get("uncond_docid_offset"))
     config = TaskConfig(

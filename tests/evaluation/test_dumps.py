@@ -104,6 +104,19 @@ def test_alias_means_the_split_that_olmes_scores() -> None:
     assert catalog.make_task("arc_easy:rc::olmes", {}).config.primary_metric == "acc_per_char"
 
 
+def test_prompts_without_the_passage_are_questions_alone() -> None:
+    (bare, whole) = (catalog.make_task(n, {}) for n in ("sciq::olmo1", "sciq:rc_0shot"))
+    assert bare.name == "sciq::olmo1"
+    for one, other in zip(bare.documents(), whole.documents(), strict=True):
+        assert one["query"].startswith("Question: ")
+        assert other["query"].endswith(one["query"])
+        assert [r.continuation for r in bare.requests(one)] == [
+            r.continuation for r in whole.requests(other)
+        ]
+    assert "differs_from_olmes" not in bare.config.metadata
+    assert "question alone" in whole.config.metadata["differs_from_olmes"]
+
+
 def test_answers_without_context_give_the_unconditioned_accuracy(
     wide: Path, tmp_path: Path
 ) -> None:
