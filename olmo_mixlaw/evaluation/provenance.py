@@ -1,16 +1,20 @@
 """What a model was trained on, from its run's own record, and what it must not be scored on.
 
-A checkpoint carries the configuration of its run; the URIs in its `data` section say which
-datasets the model has read. A dataset that was made from a task's text names that task.
+A checkpoint carries the configuration of its run, and a folder exported from one its `data`
+section; the URIs there say which datasets the model has read, and so does the metadata beside
+token files. A dataset that was made from a task's text names that task.
 """
 
 from __future__ import annotations
 
+import csv
+import gzip
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from olmo_mixlaw.datasets.memmap import metadata_path
 from olmo_mixlaw.errors import ConfigError, DataError
 from olmo_mixlaw.evaluation.held_out import DomainLoss
 from olmo_mixlaw.evaluation.language_model import LanguageModel
@@ -18,6 +22,7 @@ from olmo_mixlaw.evaluation.tasks import Task
 from olmo_mixlaw.schema import read_mapping
 
 SCHEME = "mixlaw:"
+EXPORTED = "training_data.yaml"  # in a HuggingFace folder: the `data` section of its run
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,20 @@ class Record:
     sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def uris(self) -> list[str]:
-        return [uri for uris in self.sources.values() for uri in uris]
+        """Every URI, and where token files stand instead, those that they were written from."""
+        named = [uri for uris in self.sources.values() for uri in uris]
+        return [origin for uri in named for origin in origins(uri)]
 
 
 def record_of(model: str | Path | LanguageModel) -> Record:
     """The record of the run that made the model; empty where there is none."""
     folder = Path(model.config["model_path"]) if isinstance(model, LanguageModel) else Path(model)
-    path = folder / "config.yaml"
-    if not path.is_file():
+    if (folder / "config.yaml").is_file():
+        data = read_mapping(folder / "config.yaml").get("data") or {}
+    elif (folder / EXPORTED).is_file():
+        data = read_mapping(folder / EXPORTED)
+    else:
         return Record()
-    data = read_mapping(path).get("data") or {}
     sources = {str(k): list(v or []) for k, v in (data.get("datasets") or {}).items()}
     if data.get("paths"):
         sources["data"] = list(data["paths"])
@@ -50,6 +59,24 @@ def newest_checkpoint(model: str | Path) -> Path:
         if not (folder / "model.pt").is_file() and (inside / "model.pt").is_file():
             return inside
     return folder
+
+
+def origins(uri: str) -> list[str]:
+    """The URI itself, or what the metadata of the token files at a path says they are made of."""
+    if dataset_name(uri):
+        return [uri]
+    path = Path(uri)
+    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    return list(dict.fromkeys(read_source(file) for file in files)) or [uri]
+
+
+def read_source(path: Path) -> str:
+    """What the first document of a token file came from; the path where nothing says it."""
+    try:
+        with gzip.open(metadata_path(path), "rt", encoding="utf-8") as lines:
+            return next(csv.reader(lines))[3]
+    except (OSError, EOFError, UnicodeDecodeError, StopIteration, IndexError, csv.Error):
+        return str(path)
 
 
 def dataset_name(uri: str) -> str:

@@ -53,6 +53,9 @@ def export(
         if kind == "mixlaw":
             remote_code.write(folder)
         _write_safetensors(folder, to_hf(config, kind, state))
+        # Evaluation asks what the model was trained on, and refuses tasks made from that text.
+        if read := schema.read_mapping(checkpoint / "config.yaml").get("data"):
+            _write_yaml(folder / "training_data.yaml", read)
     return out
 
 

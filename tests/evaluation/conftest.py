@@ -39,6 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -
             "pad_token_id": 0, "rope": True, "weight_tying": True, "layer_norm_type": "rms",
             "activation_type": "swiglu", "init_device": "cpu", "attention_dropout": 0.0,
             "residual_dropout": 0.0, "embedding_dropout": 0.0, "init_std": 0.2,
+            "include_bias": False, "bias_for_layer_norm": False,
         },
         tokenizer={"identifier": str(tokenizer_file)},
         data={"datasets": {"bio": [BIO], "code": [CODE]}},

@@ -49,6 +49,46 @@ def test_text_that_a_task_was_made_from_is_refused(label: str) -> None:
     provenance.refuse_contaminated(catalog.resolve(["winogrande:rc_0shot"]), record)
 
 
+def test_every_task_of_a_carried_text_is_refused() -> None:
+    from olmo_mixlaw.datasets.corpora import CORPORA
+    from olmo_mixlaw.evaluation import dumps
+
+    names = list(dumps.catalogue())
+    for corpus, made in CORPORA.items():
+        record = Record({"text": [f"mixlaw:text?corpus={corpus}"]})
+        for name in names:
+            tasks = catalog.resolve([name])
+            if name.partition(":")[0] in made.tasks:
+                with pytest.raises(DataError, match="was made from"):
+                    provenance.refuse_contaminated(tasks, record)
+            else:
+                provenance.refuse_contaminated(tasks, record)
+    assert {t for c in CORPORA.values() for t in c.tasks} <= {n.partition(":")[0] for n in names}
+
+
+def test_token_files_say_what_they_were_written_from(tmp_path: Path, tokenizer_file: Path) -> None:
+    from tokenizers import Tokenizer
+
+    from olmo_mixlaw.datasets.memmap import write_memmap
+
+    uri = "mixlaw:text?corpus=wikipedia"
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    write_memmap(["A text."], tokenizer, tmp_path / "a.npy", eos_token_id=0, source=uri)
+    for place in (tmp_path / "a.npy", tmp_path):
+        record = Record({"wiki": [str(place)]})
+        with pytest.raises(DataError, match=r"boolq:rc_0shot: .* mixlaw:text\?corpus=wikipedia"):
+            provenance.refuse_contaminated(catalog.resolve(["boolq:rc_0shot"]), record)
+    (tmp_path / "a.csv.gz").write_bytes(b"damaged")
+    assert Record({"wiki": [str(tmp_path / "a.npy")]}).uris() == [str(tmp_path / "a.npy")]
+
+
+def test_exported_model_keeps_its_record(checkpoint: Path, tmp_path: Path) -> None:
+    from olmo_mixlaw.models.export import export
+
+    folder = export(checkpoint, tmp_path / "hf", own_class=True)
+    assert provenance.record_of(folder) == provenance.record_of(checkpoint) != Record()
+
+
 def test_refusal_comes_before_the_model_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "data: {datasets: {wiki: ['mixlaw:text?corpus=wikipedia']}}\n"
