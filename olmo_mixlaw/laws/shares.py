@@ -58,10 +58,11 @@ def linear_share(
 ) -> Share:
     """log of sum_j T_j h_j."""
     worth = np.exp(theta[:, layout.slices[name]])
-    share = worth @ inputs.ratios.T + TINY
-    by_worth = inputs.ratios * worth[:, None] / share[:, :, None] if slopes else None
+    h, which = _distinct(inputs)
+    share = worth @ h.T + TINY
+    by_worth = h * worth[:, None] / share[:, :, None] if slopes else None
     by_ratio = worth[:, None] / share[:, :, None] if ratios else None
-    return Share(np.log(share), by_worth, None, by_ratio)
+    return _of_rows(Share(np.log(share), by_worth, None, by_ratio), which)
 
 
 def power_share(
@@ -75,7 +76,7 @@ def power_share(
     """log of sum_j T_j h_j^g_j; a domain at h_j = 0 adds nothing."""  # fmt: skip
     power = np.exp(theta[:, layout.slices[names[1]]])
     worth = theta[:, None, layout.slices[names[0]]]
-    h, which = inputs.mixtures if inputs.mixtures is not None else (inputs.ratios, None)
+    h, which = _distinct(inputs)
     there = h > 0
     bend = power[:, None] * np.log(np.where(there, h, 1.0))
     parts = np.exp(bend + worth)
@@ -86,10 +87,22 @@ def power_share(
         parts /= share[:, :, None]
     by_ratio = parts * power[:, None] / np.maximum(h, TINY) if ratios else None
     by_power = bend * parts if slopes else None
-    log, by_worth = np.log(share), parts if slopes else None
+    by_worth = parts if slopes else None
+    return _of_rows(Share(np.log(share), by_worth, by_power, by_ratio), which)
+
+
+def _distinct(inputs: Inputs) -> tuple[np.ndarray, np.ndarray | None]:
+    """The ratios to compute, and which of them each row has (None: its own)."""
+    return inputs.mixtures if inputs.mixtures is not None else (inputs.ratios, None)
+
+
+def _of_rows(share: Share, which: np.ndarray | None) -> Share:
+    """The shares of distinct mixtures as those of the rows that have them."""
     if which is None:
-        return Share(log, by_worth, by_power, by_ratio)
-    by_worth, by_power, by_ratio = (
-        None if x is None else np.take(x, which, axis=1) for x in (by_worth, by_power, by_ratio)
+        return share
+    log, *slopes = (
+        None if x is None else np.take(x, which, axis=1)
+        for x in (share.log, share.by_worth, share.by_power, share.by_ratio)
     )
-    return Share(np.take(log, which, axis=1), by_worth, by_power, by_ratio)
+    assert log is not None
+    return Share(log, *slopes)

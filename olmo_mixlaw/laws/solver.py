@@ -20,6 +20,8 @@ BLOCK = 3_000_000
 LONGEST_STEP = 2.5
 # Gains are compared with the cost or with this, the cost of a short table that fits well.
 LEAST_COST = 100.0
+# A step is solved again when parameters reach the edge of their box, so many times at most.
+EDGE_ROUNDS = 4
 # With this many parameters, blocks are eliminated before the rest is solved.
 MANY_PARAMETERS = 250
 
@@ -104,12 +106,11 @@ def solve(
     member has converged once three steps in a row gain less than `tolerance` of its cost.
     """  # fmt: skip
     theta = np.clip(starts, problems.lower[group], problems.upper[group])
-    members, size = theta.shape
+    members = len(theta)
     cost, gradient, matrix = _normal(problems, group, theta)
     damping, growth = np.full(members, 1.0), np.full(members, 2.0)
     stalled, refused, steps = (np.zeros(members, int) for _ in range(3))
     live = np.flatnonzero(np.isfinite(cost))
-    diagonal = np.arange(size)
     for _ in range(iterations):
         if not len(live):
             break
@@ -118,14 +119,13 @@ def solve(
         low, high = problems.lower[who], problems.upper[who]
         precision = _prior(problems, who, at)[0]
         held = (problems.sd[who] == 0) | ((at <= low) & (g > 0)) | ((at >= high) & (g < 0))
-        system = np.where(held[:, :, None] | held[:, None, :], 0.0, a)
-        system[:, diagonal, diagonal] = np.where(
-            held, 1.0, a[:, diagonal, diagonal] + damping[live, None] * precision + 1e-12
-        )
-        step = -_solved(system, np.where(held, 0.0, g), problems.blocks)
-        new = np.clip(at + np.clip(step, -LONGEST_STEP, LONGEST_STEP), low, high)
-        step = new - at
-        foreseen = -(g * step).sum(1) - 0.5 * np.einsum("bi,bij,bj->b", step, a, step)
+        step = _step(
+            a, g, damping[live, None] * precision + 1e-12, held,
+            np.maximum(low - at, -LONGEST_STEP), np.minimum(high - at, LONGEST_STEP),
+            problems.blocks,
+        )  # fmt: skip
+        new = np.clip(at + step, low, high)
+        foreseen = -(g * step).sum(1) - 0.5 * (step * (a @ step[:, :, None])[:, :, 0]).sum(1)
         new_cost = _cost(problems, who, new)
         gain = cost[live] - new_cost
         good = np.isfinite(new_cost) & (gain > 0)
@@ -146,6 +146,35 @@ def solve(
             cost[moved], gradient[moved], matrix[moved] = _normal(problems, group[moved], new[good])
         live = live[(stalled[live] < 3) & (refused[live] < 6)]
     return Solutions(theta, cost, matrix, steps, (stalled >= 3) | (refused > 0))
+
+
+def _step(
+    matrix: np.ndarray, gradient: np.ndarray, extra: np.ndarray, held: np.ndarray,
+    least: np.ndarray, most: np.ndarray, blocks: np.ndarray | None,
+) -> np.ndarray:  # fmt: skip
+    """The step (M, P) to the least of the damped quadratic model, `held` parameters staying.
+
+    A parameter that would go beyond `least` or `most` (M, P) stops there, and the others are
+    solved for again: cut off by itself, it would leave them a step that fits no more.
+    """
+    step, edge = np.zeros_like(gradient), np.zeros_like(gradient)
+    stopped, some = held.copy(), np.arange(len(gradient))
+    diagonal = np.arange(gradient.shape[1])
+    for _ in range(EDGE_ROUNDS):
+        stop, a = stopped[some], matrix[some]
+        system = a * ~stop[:, :, None]
+        system *= ~stop[:, None, :]
+        system[:, diagonal, diagonal] = np.where(stop, 1.0, a[:, diagonal, diagonal] + extra[some])
+        right = gradient[some] + (a @ edge[some, :, None])[:, :, 0]
+        found = -_solved(system, np.where(stop, -edge[some], right), blocks)
+        step[some] = inside = np.clip(found, least[some], most[some])
+        beyond = ~stop & (inside != found)
+        edge[some] = np.where(beyond, inside, edge[some])
+        stopped[some] |= beyond
+        some = some[beyond.any(1)]
+        if not len(some):
+            break
+    return step
 
 
 def _solved(system: np.ndarray, right: np.ndarray, blocks: np.ndarray | None) -> np.ndarray:
@@ -248,6 +277,8 @@ def _blocks(problems: Problems, theta: np.ndarray, with_slopes: bool) -> list[tu
     """Pairs of (members, rows) whose arrays stay below BLOCK numbers."""
     members, size = theta.shape
     rows = problems.log_loss.shape[1]
+    # Coupled laws keep their slopes in a form of about three numbers a pool and parameter.
+    size = size if problems.run == 1 else 1 + 3 * size // problems.run
     width = size if with_slopes else max(size // 3, 1)
     row_step = max(problems.run, min(rows, BLOCK // max(width, 1)) // problems.run * problems.run)
     member_step = max(1, BLOCK // (width * row_step))

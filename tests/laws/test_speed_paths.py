@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from law_tables import grid, theta_of, transfer_losses
 from scipy.stats import multivariate_normal, norm
 from test_formulas import COUPLED, scenes
@@ -114,3 +116,26 @@ def test_posterior_of_the_scales_and_its_slopes_are_exact() -> None:
     for column, step in enumerate(1e-6 * np.eye(6)):
         rise = (cost(phi + step)[0] - cost(phi - step)[0]) / 2e-6
         assert rise == pytest.approx(slopes[column], rel=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_step_to_the_edge_of_its_box_beats_one_that_is_cut_off(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    root, gradient = rng.normal(size=(1, 6, 6)), 3 * rng.normal(size=(1, 6))
+    matrix, extra = root @ root.transpose(0, 2, 1), np.full((1, 6), 0.1)
+    held, box = rng.random((1, 6)) < 0.2, rng.uniform(0.1, 2.0, size=(2, 1, 6))
+    damped = matrix + extra[..., None] * np.eye(6)
+
+    def model(step: np.ndarray) -> float:
+        return float((gradient * step).sum() + 0.5 * step[0] @ damped[0] @ step[0])
+
+    found = solver._step(matrix, gradient, extra, held, -box[0], box[1], None)
+    assert (found[held] == 0).all()
+    assert ((found >= -box[0]) & (found <= box[1])).all()
+    wide = solver._step(matrix, gradient, extra, held, -1e9 * box[0], 1e9 * box[1], None)
+    free = np.flatnonzero(~held[0])
+    exact = -np.linalg.solve(damped[0][np.ix_(free, free)], gradient[0, free])
+    np.testing.assert_allclose(wide[0, free], exact, rtol=1e-8)
+    cut = np.clip(wide, -box[0], box[1])
+    assert model(found) <= model(cut) + 1e-9
