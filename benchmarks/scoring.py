@@ -3,7 +3,8 @@
 All three score the same requests of OLMES's tasks with the same weights in one process, one
 thread, fp32, on a CPU; every figure is the median of several rounds taken in turn. Their
 log-likelihoods are compared, so that nobody is fast by scoring something else. Also measured:
-what the start-up hook adds to starting Python. The harness is optional (pip install lm-eval).
+what the start-up hook adds to starting Python. The harness is optional: pip install lm-eval into
+an environment that has this package, and run there: python benchmarks/scoring.py
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -101,6 +103,13 @@ def harness(folder: Path, batch: int) -> Callable[[Pairs], list[float]] | None:
         return [float(found[0]) for found in model.loglikelihood(asked, disable_tqdm=True)]
 
     return score
+
+
+def _harness_version() -> str:
+    try:
+        return version("lm_eval")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def measure(folder: Path, task: str, limit: int, rounds: int, batch: int) -> dict[str, object]:
@@ -199,7 +208,8 @@ def main() -> None:
     save(
         "scoring", figures, threads=1, dtype="float32", rounds=options.rounds,
         harness_batch=options.batch, width=options.width, layers=options.layers, seed=0,
-        torch=torch.__version__, transformers=transformers.__version__,
+        torch=torch.__version__, transformers=transformers.__version__, lm_eval=_harness_version(),
+        documents=options.limit,
     )  # fmt: skip
 
 
