@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.configuration_utils import PretrainedConfig
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from olmo_mixlaw.models.moe import MoE
 from olmo_mixlaw.models.moe_config import MoEConfig
@@ -162,9 +162,39 @@ class Decoder(nn.Module):
 
     def __init__(self, config: MixlawConfig) -> None:
         super().__init__()
+        self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList([Block(config, i) for i in range(config.num_hidden_layers)])
         self.ln_f = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """States (batch, length, width); `attention_mask` (batch, past + length) 0 at padding."""
+        x = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
+        length = x.shape[1]
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache()
+        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        if position_ids is None:
+            position_ids = torch.arange(past, past + length, device=x.device)[None]
+        size = self.config.hidden_size // self.config.num_attention_heads
+        tables = rotary_tables(position_ids, size, self.config.rope_base)
+        mask = attention_mask_of(attention_mask, past, length, x.device)
+        for block in self.blocks:
+            x = block(x, tables, mask, past_key_values)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.ln_f(x), past_key_values=past_key_values
+        )
 
 
 class MixlawForCausalLM(PreTrainedModel, GenerationMixin):
@@ -211,24 +241,13 @@ class MixlawForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits (batch, length, vocabulary); with `labels` also the mean loss in nats a token.
 
-        `attention_mask` (batch, past + length) is 0 at padding; `logits_to_keep` as elsewhere in
-        transformers: how many positions from the end, or which, need logits (0: all).
+        `logits_to_keep` as elsewhere in transformers: how many positions from the end, or which,
+        need logits (0: all). The rest is `Decoder`'s.
         """
-        x = self.model.wte(input_ids) if inputs_embeds is None else inputs_embeds
-        length = x.shape[1]
-        if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
-        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
-        if position_ids is None:
-            position_ids = torch.arange(past, past + length, device=x.device)[None]
-        size = self.config.hidden_size // self.config.num_attention_heads
-        tables = rotary_tables(position_ids, size, self.config.rope_base)
-        mask = attention_mask_of(attention_mask, past, length, x.device)
-        for block in self.model.blocks:
-            x = block(x, tables, mask, past_key_values)
-        x = self.model.ln_f(x)
+        states = self.model(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache
+        )
+        x = states.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(x[:, kept])
         loss = None
@@ -236,7 +255,9 @@ class MixlawForCausalLM(PreTrainedModel, GenerationMixin):
             loss = F.cross_entropy(
                 logits[:, :-1].float().reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1)
             )
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=states.past_key_values
+        )
 
 
 def attention_mask_of(
