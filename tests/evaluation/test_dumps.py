@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,39 +37,64 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+IN_LOOP = {"acc": "acc_raw", "len_norm": "in_loop_len_norm", "bpb": "in_loop_bpb"}
+
+
 def in_loop(
-    folder: Path, dump: str, kinds: list[str], count: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, dump: str, kinds: Iterable[str], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, float]:
-    """What OLMo's own evaluator says of the first `count` documents of a dump."""
+    """What OLMo's own evaluators say of the first `count` documents of a dump."""
+    import olmo.eval.downstream as downstream
     from olmo.config import TrainConfig
-    from olmo.eval.downstream import ICLMetric, OEEvalTask
     from olmo.model import OLMo
     from olmo.tokenizer import Tokenizer
 
     core, name = dump.split(":")
-    import olmo.eval.downstream as downstream
-
-    load = downstream.load_oe_eval_requests
-
-    def first(*args: Any) -> Any:
-        config, requests = load(*args)
-        return config, [r for r in requests if r["doc_id"] < count]
-
-    monkeypatch.setattr(downstream, "load_oe_eval_requests", first)
+    config, requests = downstream.load_oe_eval_requests(core, name)
+    first = [r for r in requests if r["doc_id"] < count]
+    monkeypatch.setattr(downstream, "load_oe_eval_requests", lambda *_: (config, first))
     tokenizer = Tokenizer.from_train_config(TrainConfig.load(folder / "config.yaml"))
     model = OLMo.from_checkpoint(folder)
     found = {}
     for kind in kinds:
-        task = OEEvalTask(
+        task = downstream.OEEvalTask(
             tokenizer=tokenizer, dataset_path=core, dataset_name=name, metric_type=kind
         )
-        metric = ICLMetric(metric_type=kind)
-        for start in range(0, len(task), 4):
-            batch = task.collate_fn([task[i] for i in range(start, min(start + 4, len(task)))])
+        metric = downstream.ICLMetric(metric_type=kind)
+        for start in range(0, len(task), 2):
+            batch = task.collate_fn([task[i] for i in range(start, min(start + 2, len(task)))])
             with torch.inference_mode():
                 metric.update(batch, model(batch["input_ids"]).logits)
         found[kind] = metric.compute().item()
     return found
+
+
+def dumps_of_the_trainer() -> dict[str, set[str]]:
+    """Every dump that OLMo's trainer can score during a run, and the metrics that it takes."""
+    from olmo.eval.downstream import OEEvalTask, label_to_task_map
+
+    found: dict[str, set[str]] = {}
+    for entry in label_to_task_map.values():
+        if isinstance(entry, tuple) and entry[0] is OEEvalTask:
+            names = entry[1]["dataset_name"]
+            for name in [names] if isinstance(names, str) else names:
+                key = f"{entry[1]['dataset_path']}:{name}"
+                found.setdefault(key, set()).add(entry[1]["metric_type"])
+    return found
+
+
+def compare(
+    folder: Path, output: Path, patch: pytest.MonkeyPatch, dump: str, kinds: Iterable[str],
+    count: int,
+) -> None:  # fmt: skip
+    theirs = in_loop(folder, dump, kinds, count, patch)
+    task = {"task_name": dump, "limit": count, "random_subsample_seed": None}
+    frame = evaluate(folder, [task], output, device="cpu", truncate=True)
+    ours = dict(zip(frame["metric"], frame["value"], strict=True))
+    for kind, value in theirs.items():
+        assert ours[IN_LOOP[kind]] == pytest.approx(value, rel=1e-6, abs=1e-7), kind
+    primary = catalog.make_task(dump, {}).config.primary_metric
+    assert ours["primary_score"] == ours[primary]
 
 
 @pytest.mark.parametrize(
@@ -78,15 +104,17 @@ def in_loop(
 def test_scores_equal_those_of_the_in_loop_evaluators(
     wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dump: str, count: int
 ) -> None:
-    theirs = in_loop(wide, dump, ["acc", "len_norm", "bpb"], count, monkeypatch)
-    task = {"task_name": dump, "limit": count, "random_subsample_seed": None}
-    frame = evaluate(wide, [task], tmp_path, device="cpu")
-    ours = dict(zip(frame["metric"], frame["value"], strict=True))
-    assert ours["acc_raw"] == pytest.approx(theirs["acc"], abs=1e-7)
-    assert ours["in_loop_len_norm"] == pytest.approx(theirs["len_norm"], abs=1e-7)
-    assert ours["in_loop_bpb"] == pytest.approx(theirs["bpb"], rel=1e-6)
-    primary = catalog.make_task(dump, {}).config.primary_metric
-    assert ours["primary_score"] == ours[primary]
+    compare(wide, tmp_path, monkeypatch, dump, IN_LOOP, count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dump", dumps.names())
+def test_every_dump_scores_as_in_the_trainer(
+    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dump: str
+) -> None:
+    kinds = dumps_of_the_trainer()[dump]
+    assert kinds <= set(IN_LOOP)
+    compare(wide, tmp_path, monkeypatch, dump, sorted(kinds), 2)
 
 
 def test_every_dump_of_the_wheel_has_a_name() -> None:
