@@ -129,9 +129,11 @@ def fit(
         print(f"\n{scores.text()}\n{scores.law.parameters().round(4).to_string(index=False)}")
         print(f"saved to {scores.save(benchmark)}")
     if figure:
+        from olmo_mixlaw.laws.moe_capacity import with_capacity
         from olmo_mixlaw.report import law_figures
 
-        drawn = law_figures.predicted_against_measured(design, guess, fitted.law.name)
+        seen = with_capacity(design, fitted.rho)
+        drawn = law_figures.predicted_against_measured(seen, guess, fitted.law.name)
         print(f"drew {law_figures.save(drawn, figure)}")
 
 

@@ -17,10 +17,13 @@ from olmo_mixlaw.errors import ConfigError, DataError, FitError
 from olmo_mixlaw.laws.base import Law
 from olmo_mixlaw.laws.benchmark import TwoStep, checked_tasks, final_design, fit_with_replicates
 from olmo_mixlaw.laws.fitting import fit, resolve
+from olmo_mixlaw.laws.reach import form_error
 from olmo_mixlaw.laws.uncertainty import bootstrap, interval
 from olmo_mixlaw.runs import RunTable
 
 LEVEL = 0.9
+# Errors of form and noise drawn for each refit.
+DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ def predict_tasks(
 ) -> tuple[TwoStep, pd.DataFrame]:
     """The two-step law's predictions: a row a (target, task) with a 90 % interval.
 
+    The interval holds the luck of runs (refits to resampled ones), the noise of a score, and, with
+    three sizes or more, how far the law's form erred on the sizes held out (`reach.form_error`).
     `published` (model, task, accuracy) gives the column `actual`, else NaN; it is not fitted.
     """  # fmt: skip
     chain, others = fit_with_replicates(frame, seed=seed, replicates=replicates)
@@ -86,9 +91,13 @@ def predict_tasks(
     d = np.array([t.n_tokens for t in targets])
     loss, accuracy = chain.predict(n, d)
     rng = np.random.default_rng(seed)
+    form = form_error(checked_tasks(frame), chain.options, seed=seed) if others else None
     draws = []
-    for other in others:
-        noisy = other.predict(n, d)[1] * np.exp(rng.normal(size=accuracy.shape) * chain.noise)
+    for other in [o for o in others for _ in range(DRAWS)]:
+        middle = other.predict(n, d)[1]
+        if form is not None:
+            middle = form.draw(middle, chain.floors, form.reach(n, d), rng)
+        noisy = middle * np.exp(rng.normal(size=accuracy.shape) * chain.noise)
         draws.append(np.minimum(noisy, 1.0))  # an accuracy ends there, whatever the noise
     low, high = interval(np.array(draws), LEVEL) if draws else (accuracy, accuracy)
     known = (

@@ -67,7 +67,7 @@ def search(
     low: np.ndarray,
     high: np.ndarray,
     *,
-    steps: int = 7,
+    steps: int = 5,
     polishes: int = 2,
 ) -> list[np.ndarray]:
     """Local minima from `starts` (S, K), the best first; empty where no value is finite."""
