@@ -216,7 +216,7 @@ def restore(trainer: MixTrainer, path: Path, config: MixTrainConfig) -> None:
             load_trainer_state=not config.reset_trainer_state,
             sharded_checkpointer=config.load_path_sharded_checkpointer,
         )
-    except (FileNotFoundError, EOFError, RuntimeError) as error:
+    except (FileNotFoundError, EOFError, RuntimeError, UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{path}: can't be restored: {reason}") from error
     # OLMo takes this step's checkpoint for not yet saved, and would write it again at the end.

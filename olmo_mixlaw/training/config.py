@@ -206,6 +206,15 @@ def check(config: MixTrainConfig, where: str, world_size: int, on_gpu: bool) -> 
         raise ConfigError(
             f"{where}: distributed_strategy: fsdp needs a GPU, and none is found; set ddp"
         )
+    if config.distributed_strategy == "fsdp" and config.sharded_checkpointer == "torch_new":
+        from olmo.checkpoint import RemoteFileSystemReader
+
+        # OLMo 0.6.0 writes them with any torch, but a run could never go on from one.
+        if RemoteFileSystemReader.__abstractmethods__:
+            raise ConfigError(
+                f"{where}: sharded_checkpointer: torch_new: this torch can't read such checkpoints "
+                "back; use torch_legacy"
+            )
     if config.distributed_strategy is None:
         raise ConfigError(f"{where}: distributed_strategy: is empty; accepted are ddp and fsdp")
     if config.model.moe is not None:

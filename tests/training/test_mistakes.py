@@ -13,7 +13,7 @@ pytest.importorskip("olmo")
 
 from olmo_mixlaw import cli
 from olmo_mixlaw.errors import MixlawError
-from olmo_mixlaw.training.config import load
+from olmo_mixlaw.training.config import check, load
 from olmo_mixlaw.training.launch import train
 
 Write = Callable[..., Path]
@@ -88,6 +88,21 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(MixlawError, match="global_train_batch_size: 8 can't be shared by 3"):
         train(write())
+
+
+def test_sharded_checkpoints_that_cannot_be_read_back_are_refused(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from olmo import checkpoint
+
+    fsdp = {"distributed_strategy": "fsdp", "fsdp": {}}
+    config = load(write(**fsdp, sharded_checkpointer="torch_new"))
+    monkeypatch.setattr(
+        checkpoint.RemoteFileSystemReader, "__abstractmethods__", frozenset({"reset"})
+    )
+    with pytest.raises(MixlawError, match=r"torch_new: .*; use torch_legacy"):
+        check(config, "run.yaml", 2, on_gpu=True)
+    check(load(write(**fsdp)), "run.yaml", 2, on_gpu=True)
 
 
 def test_a_mixture_that_is_missing_is_asked_for(write: Write, tmp_path: Path) -> None:
