@@ -16,7 +16,6 @@ from olmo_mixlaw.laws.base import (
     EXPONENT_D,
     EXPONENT_N,
     Inputs,
-    Law,
     Layout,
     Parameter,
     Scene,
@@ -24,7 +23,7 @@ from olmo_mixlaw.laws.base import (
     floor,
     layout_of,
 )
-from olmo_mixlaw.laws.scaling import add_scaling, scaling_terms
+from olmo_mixlaw.laws.scaling import SeparableLaw, add_scaling, scaling_terms, slopes_for
 from olmo_mixlaw.laws.shares import linear_share, power_parameters, power_share
 
 # Of the loss amid the table, the part that the prior gives to each term.
@@ -35,7 +34,7 @@ JOINT_POWER = (float(np.log(0.5)), 0.7)
 
 
 @dataclass(frozen=True)
-class Additive(Law):
+class Additive(SeparableLaw):
     """Shukor's additive law; a size or data term that the table can't show is left out."""
 
     name = "additive"
@@ -59,9 +58,6 @@ class Additive(Law):
         ])  # fmt: skip
         layout.add("gamma", power_parameters("gamma", scene, GAMMA_PRIOR))
 
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene, target).parameters
-
     def _scaling(
         self, theta: np.ndarray, layout: Layout, inputs: Inputs, slopes: np.ndarray | None
     ) -> np.ndarray:
@@ -71,7 +67,7 @@ class Additive(Law):
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         layout = layout_of(self, scene)
-        slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
+        slopes = slopes_for(theta, inputs, jacobian)
         loss = self._scaling(theta, layout, inputs, slopes)
         share = power_share(theta, layout, ("C", "gamma"), inputs, jacobian)
         term = np.exp(-share.log)
@@ -119,10 +115,7 @@ class Joint(Additive):
     def _scaling(
         self, theta: np.ndarray, layout: Layout, inputs: Inputs, slopes: np.ndarray | None
     ) -> np.ndarray:
-        bottom = np.exp(theta[:, layout.slices["E"]])
-        total = np.broadcast_to(bottom, (len(theta), len(inputs))).copy()
-        if slopes is not None:
-            slopes[:, :, layout.slices["E"].start] = bottom
+        total = scaling_terms(theta, layout, inputs, slopes)  # E alone
         for exp, worth, power, log_x in (
             ("alpha", "a", "mu", inputs.log_n),
             ("beta", "b", "nu", inputs.log_d),

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene, layout_of
-from olmo_mixlaw.laws.scaling import add_scaling, scaling_terms
+from olmo_mixlaw.laws.base import Inputs, Layout, Parameter, Scene, layout_of
+from olmo_mixlaw.laws.scaling import SeparableLaw, add_scaling, scaling_terms, slopes_for
 
 
 @dataclass(frozen=True)
-class AutoScale(Law):
+class AutoScale(SeparableLaw):
     """AutoScale's law for one size, with Chinchilla's N term for several."""
 
     name = "autoscale"
@@ -38,9 +38,6 @@ class AutoScale(Law):
         ])  # fmt: skip
         return layout
 
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene, target).parameters
-
     def _parts(
         self, theta: np.ndarray, layout: Layout, inputs: Inputs
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -58,7 +55,7 @@ class AutoScale(Law):
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         layout = layout_of(self, scene)
-        slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
+        slopes = slopes_for(theta, inputs, jacobian)
         loss = scaling_terms(theta, layout, inputs, slopes)
         terms, log_tokens, gamma, shift, tokens = self._parts(theta, layout, inputs)
         if slopes is not None:

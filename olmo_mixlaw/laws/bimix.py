@@ -15,7 +15,6 @@ import numpy as np
 from olmo_mixlaw.laws.base import (
     EXPONENT_D,
     Inputs,
-    Law,
     Layout,
     Parameter,
     Scene,
@@ -23,11 +22,11 @@ from olmo_mixlaw.laws.base import (
     exponent,
     layout_of,
 )
-from olmo_mixlaw.laws.scaling import power_term
+from olmo_mixlaw.laws.scaling import SeparableLaw, power_term
 
 
 @dataclass(frozen=True)
-class BiMix(Law):
+class BiMix(SeparableLaw):
     """BiMix, A absorbed into B and C."""
 
     name = "bimix"
@@ -52,9 +51,6 @@ class BiMix(Law):
         ]
         layout.add("a", [p if j == own else p.fixed(-30.0) for j, p in enumerate(items)])
         return layout
-
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene, target).parameters
 
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False

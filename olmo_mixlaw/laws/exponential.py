@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene, layout_of
-from olmo_mixlaw.laws.scaling import add_scaling, scaling_terms
+from olmo_mixlaw.laws.base import Inputs, Layout, Parameter, Scene, layout_of
+from olmo_mixlaw.laws.scaling import SeparableLaw, add_scaling, scaling_terms, slopes_for
 
 TERM_SHARE = 0.2
 SLOPE_SD = 2.0
 
 
 @dataclass(frozen=True)
-class Exponential(Law):
+class Exponential(SeparableLaw):
     """Ye's mixing law with separable size and data terms."""
 
     name = "exponential"
@@ -39,14 +39,11 @@ class Exponential(Law):
         ])  # fmt: skip
         return layout
 
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene, target).parameters
-
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         layout = layout_of(self, scene)
-        slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
+        slopes = slopes_for(theta, inputs, jacobian)
         loss = scaling_terms(theta, layout, inputs, slopes)
         term = np.exp(np.clip(theta[:, layout.slices["t"]] @ inputs.ratios.T, -200, 60))
         if slopes is not None:

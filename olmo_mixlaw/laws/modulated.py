@@ -17,7 +17,6 @@ from olmo_mixlaw.laws.base import (
     EXPONENT_N,
     SIZE_TERM,
     Inputs,
-    Law,
     Layout,
     Parameter,
     Scene,
@@ -26,6 +25,7 @@ from olmo_mixlaw.laws.base import (
     floor,
     layout_of,
 )
+from olmo_mixlaw.laws.scaling import SeparableLaw, slopes_for
 from olmo_mixlaw.laws.shares import Share, power_parameters, power_share, worth_parameters
 
 # Powers of the share in the mixture's own term and in the two scale terms (normal, not log).
@@ -34,7 +34,7 @@ BEND = (0.05, 0.15)
 
 
 @dataclass(frozen=True)
-class Modulated(Law):
+class Modulated(SeparableLaw):
     """One share, three powers; terms that the table can't show are left out."""
 
     name = "modulated"
@@ -57,9 +57,6 @@ class Modulated(Law):
         layout.add("T", worth_parameters("T", scene, target))
         layout.add("g", power_parameters("g", scene))
         return layout
-
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene, target).parameters
 
     def _terms(
         self,
@@ -98,7 +95,7 @@ class Modulated(Law):
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         layout = layout_of(self, scene)
-        slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
+        slopes = slopes_for(theta, inputs, jacobian)
         share = power_share(theta, layout, ("T", "g"), inputs, jacobian)
         total, by_share = self._terms(theta, layout, inputs, share, slopes)
         bottom = np.exp(theta[:, layout.slices["E"]])

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Law, Layout, Parameter, Scene, layout_of
-from olmo_mixlaw.laws.scaling import add_scaling, scaling_terms
+from olmo_mixlaw.laws.base import Inputs, Layout, Scene, layout_of
+from olmo_mixlaw.laws.scaling import SeparableLaw, add_scaling, scaling_terms, slopes_for
 
 
 @dataclass(frozen=True)
-class NoMixture(Law):
+class NoMixture(SeparableLaw):
     """Chinchilla's law, one a target; a term whose quantity doesn't vary is left out."""
 
     name = "no_mixture"
@@ -27,14 +27,10 @@ class NoMixture(Law):
         add_scaling(layout, scene, target, scene.has_n, scene.has_d)
         return layout
 
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene, target).parameters
-
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        rows = (len(theta), len(inputs), theta.shape[1])
-        slopes = np.empty(rows) if jacobian else None
+        slopes = slopes_for(theta, inputs, jacobian)
         return scaling_terms(theta, layout_of(self, scene), inputs, slopes), slopes
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:

@@ -5,6 +5,8 @@ Chinchilla's form (Hoffmann et al. 2022) with sizes and budgets centred on the t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from olmo_mixlaw.laws.base import (
@@ -12,12 +14,30 @@ from olmo_mixlaw.laws.base import (
     EXPONENT_N,
     SIZE_TERM,
     Inputs,
+    Law,
     Layout,
+    Parameter,
     Scene,
     amplitude,
     exponent,
     floor,
 )
+
+
+@dataclass(frozen=True)
+class SeparableLaw(Law):
+    """A law with parameters of its own for each target, named by `_layout`."""
+
+    def _layout(self, scene: Scene, target: int = 0) -> Layout:
+        raise NotImplementedError
+
+    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
+        return self._layout(scene, target).parameters
+
+
+def slopes_for(theta: np.ndarray, inputs: Inputs, wanted: bool) -> np.ndarray | None:
+    """Room for the slopes (M, R, P), every column of which a law fills; None if not wanted."""
+    return np.empty((len(theta), len(inputs), theta.shape[1])) if wanted else None
 
 
 def add_scaling(layout: Layout, scene: Scene, target: int, n: bool, d: bool) -> None:

@@ -19,16 +19,20 @@ from olmo_mixlaw.laws.base import (
     EXPONENT_N,
     SIZE_TERM,
     Inputs,
-    Law,
     Layout,
-    Parameter,
     Scene,
     amplitude,
     exponent,
     floor,
     layout_of,
 )
-from olmo_mixlaw.laws.scaling import power_term, scaling_terms
+from olmo_mixlaw.laws.scaling import (
+    SeparableLaw,
+    add_scaling,
+    power_term,
+    scaling_terms,
+    slopes_for,
+)
 from olmo_mixlaw.laws.shares import (
     Share,
     linear_share,
@@ -42,7 +46,7 @@ POOL_POWER = (float(np.log(0.1)), 1.0)
 
 
 @dataclass(frozen=True)
-class Transfer(Law):
+class Transfer(SeparableLaw):
     """Effective tokens by transfer; the N term is left out where all runs have one size."""
 
     name = "transfer"
@@ -51,10 +55,7 @@ class Transfer(Law):
 
     def _layout(self, scene: Scene, target: int = 0) -> Layout:
         layout = Layout()
-        layout.add("E", floor(scene, target))
-        if scene.has_n:
-            layout.add("A", amplitude("A", scene, target, *SIZE_TERM))
-            layout.add("alpha", exponent("alpha", EXPONENT_N))
+        add_scaling(layout, scene, target, scene.has_n, False)
         layout.add("S", amplitude("B", scene, target, 0.2))
         layout.add("beta", exponent("beta", EXPONENT_D))
         layout.add("T", worth_parameters("T", scene, target))
@@ -65,14 +66,11 @@ class Transfer(Law):
     ) -> Share:
         return linear_share(theta, layout, "T", inputs, slopes, ratios)
 
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene, target).parameters
-
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         layout = layout_of(self, scene)
-        slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
+        slopes = slopes_for(theta, inputs, jacobian)
         loss = scaling_terms(theta, layout, inputs, slopes)
         share = self._share(theta, layout, inputs, jacobian)
         term = power_term(theta, layout, ("S", "beta"), inputs.log_d + share.log, slopes)
@@ -111,7 +109,7 @@ class PowerTransfer(Transfer):
 
 
 @dataclass(frozen=True)
-class TwoPool(Law):
+class TwoPool(SeparableLaw):
     """Transfer of capacity and of data, each with its own worths.
 
     With one size the first term keeps its share: what a domain gives to a target's capacity.
@@ -133,9 +131,6 @@ class TwoPool(Law):
         layout.add("beta", exponent("beta", EXPONENT_D))
         layout.add("T", worth_parameters("T", scene, target))
         return layout
-
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene, target).parameters
 
     def _terms(
         self, theta: np.ndarray, layout: Layout, inputs: Inputs, slopes: np.ndarray | None,
@@ -164,10 +159,8 @@ class TwoPool(Law):
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         layout = layout_of(self, scene)
-        slopes = np.empty((len(theta), len(inputs), theta.shape[1])) if jacobian else None
-        bottom = np.exp(theta[:, layout.slices["E"]])
-        if slopes is not None:
-            slopes[:, :, layout.slices["E"].start] = bottom
+        slopes = slopes_for(theta, inputs, jacobian)
+        bottom = scaling_terms(theta, layout, inputs, slopes)
         first, second, _, _ = self._terms(theta, layout, inputs, slopes)
         return bottom + first + second, slopes
 
