@@ -1,8 +1,10 @@
-"""Losses of routed language models (Clark et al. 2022): which law reaches the next size?
+"""Losses of sparse language models: which law reaches the next size, and what is their N?
 
 `python benchmarks/routed.py` holds out the largest dense size, then the one below it, and prints
 the error of each law. `predict_routed` is what a held-out file of larger models is answered with:
-the law with the least of those errors, fitted to all answered rows.
+the law with the least of those errors, fitted to all answered rows. Then the package's own
+`no_mixture` with N as total, active or effective count, on two tables with the largest dense size
+held out.
 
     log(L - F) = d + a log N + b_r log E^ + c_r log N log E^
     1/E^ = 1/(E - 1 + 1/(1/E_start - 1/E_max)) + 1/E_max            (arXiv 2202.01169)
@@ -21,6 +23,9 @@ import numpy as np
 import pandas as pd
 import record
 from scipy.optimize import least_squares
+
+from olmo_mixlaw.laws import fit
+from olmo_mixlaw.runs import Design
 
 DATA = Path(__file__).resolve().parent / "data"
 ROUTERS = ["Hash", "RL-R", "S-Base"]
@@ -143,6 +148,41 @@ def predict_routed(frame: pd.DataFrame, query: pd.DataFrame) -> np.ndarray:
     return loss
 
 
+def capacity_errors() -> list[dict[str, object]]:
+    """Error (%) on the models of the largest dense size, fitted to the others, by meaning of N."""
+    routed = pd.read_csv(DATA / "p7_clark_moe.csv.gz")
+    routed = plain(routed)[lambda f: (f["seed"] == 42) & (f["router_type"] == "S-Base")]
+    wide = routed.pivot_table(
+        index=["N", "total_parameter_count"], columns="domain", values="loss"
+    ).reset_index()
+    sparse = pd.read_csv(DATA / "moe_sparsity.csv.gz")
+    ones = np.ones(len(wide))
+    tables = {
+        "routed, S-Base (Clark et al.)": (
+            wide["total_parameter_count"], wide["N"], ones, wide.iloc[:, 2:], wide["N"],
+        ),
+        "sparse (active-sl)": (
+            sparse["P"] * 1e9, sparse["N_active"] * 1e9, sparse["D2"] * 1e9, sparse[["loss"]],
+            sparse["N_dense"],
+        ),
+    }  # fmt: skip
+    rows: list[dict[str, object]] = []
+    for name, (total, active, tokens, losses, dense) in tables.items():
+        design = Design(
+            [f"r{i}" for i in range(len(losses))], ["all"], list(losses.columns),
+            np.ones((len(losses), 1)), np.asarray(total, float), np.asarray(active, float),
+            np.asarray(tokens, float), losses.to_numpy(float),
+        )  # fmt: skip
+        held = (dense >= dense.max() * 0.999).to_numpy()
+        test = design.take(held)
+        for capacity in ("total", "active", "effective"):
+            fitted = fit("no_mixture", design.take(~held), capacity=capacity)
+            guess = fitted.predict(test.ratios, test.n_params, test.n_tokens, test.n_active)
+            error = 100 * float(np.nanmean(np.abs(guess / test.losses - 1)))
+            rows.append({"table": name, "capacity": capacity, "rho": fitted.rho, "mre": error})
+    return rows
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     frame = pd.read_csv(DATA / "p7_clark_moe.csv.gz")
@@ -159,7 +199,11 @@ def main() -> None:
     )
     print(f"\npredicted c4 loss at {query['N'].iloc[0] / 1e9:.2f}B active parameters")
     print(at.round(3).to_string(na_rep="-"))
-    record.save("routed", errors.to_dict("records"), choice=choose(errors))
+    capacity = capacity_errors()
+    print("\nerror (%) on the largest dense size, by what the law's N is")
+    print(pd.DataFrame(capacity).round(3).to_string(index=False))
+    figures = {"routed": errors.to_dict("records"), "capacity": capacity}
+    record.save("routed", figures, choice=choose(errors))
 
 
 if __name__ == "__main__":

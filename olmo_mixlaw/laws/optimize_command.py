@@ -21,6 +21,9 @@ from olmo_mixlaw.laws.commands import (
 )
 from olmo_mixlaw.laws.recipe import recipe_option
 
+# A range that ends this far above the greatest ratio tried is the law's word only.
+BEYOND = 0.02
+
 
 @click.command()
 @click.argument("fit_path", metavar="FIT")
@@ -107,8 +110,10 @@ def optimize(
     walk = None
     if len(steps) > 1:
         walk = optimum_path(fitted, steps, **how)
-        print("\nalong the path")
-        print(walk.to_string(index=False, float_format="{:.4g}".format))
+        heads = [f"{n:.3g},{d:.3g}" for n, d in walk[["n_params", "n_tokens"]].to_numpy()]
+        turned = walk.drop(columns=["n_params", "n_tokens"]).set_axis(heads, axis=0).T
+        print("\nalong the path (parameters,tokens)")
+        print(turned.to_string(float_format="{:.4f}".format))
     if figure:
         from olmo_mixlaw.report import law_figures
 
@@ -173,3 +178,8 @@ def _print(best: Any, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Any) -> 
         print(f"  {row.target:22s} {row.loss:.4f}{between}")
     for note in best.warnings:
         print(f"caution: {note}")
+    if "low" in ranges:
+        beyond = ranges[ranges["high"] > ranges["tried_high"] + BEYOND]
+        if len(beyond):
+            names = [f"{row.domain} above {row.tried_high:.3f}" for row in beyond.itertuples()]
+            print(f"caution: as good by the law alone, beyond any run: {', '.join(names)}")
