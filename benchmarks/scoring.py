@@ -1,7 +1,8 @@
 """How fast requests are scored: the embedded scorer against a plain loop and the LM harness.
 
 All three score the same requests of OLMES's tasks with the same weights in one process, one
-thread, fp32, on a CPU; every figure is the median of several rounds taken in turn. Their
+thread, fp32, on a CPU; every figure is the median of several rounds taken in turn, in seconds of
+the processor, so that other work on the machine matters less. Their
 log-likelihoods are compared, so that nobody is fast by scoring something else. Also measured:
 what the start-up hook adds to starting Python. The harness is optional: pip install lm-eval into
 an environment that has this package, and run there: python benchmarks/scoring.py
@@ -127,9 +128,9 @@ def measure(folder: Path, task: str, limit: int, rounds: int, batch: int) -> dic
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            started = time.perf_counter()
+            started = time.process_time()
             way(pairs)
-            times[name].append(time.perf_counter() - started)
+            times[name].append(time.process_time() - started)
     rates = {name: len(pairs) / statistics.median(t) for name, t in times.items()}
     reference = np.asarray(results["one at a time"])
     return {
