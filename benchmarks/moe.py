@@ -24,6 +24,8 @@ import record
 
 # (tokens, width, expert width, experts, top-k): a micro rung, a small one, OLMoE's ratios.
 SHAPES = ((4096, 64, 64, 32, 2), (4096, 128, 128, 32, 2), (1024, 256, 128, 64, 8))
+# On a GPU: a small rung, OLMoE's layer, one of many small experts.
+GPU_SHAPES = ((16384, 768, 384, 64, 8), (16384, 2048, 1024, 64, 8), (16384, 1024, 208, 512, 4))
 ROUNDS = 5
 
 
@@ -35,7 +37,7 @@ def layer() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     rows = []
-    for shape in SHAPES:
+    for shape in GPU_SHAPES if device == "cuda" else SHAPES:
         contenders = _contenders(shape, device, dtype)
         times: dict[str, list[float]] = {name: [] for name in contenders}
         for run in contenders.values():
@@ -54,12 +56,15 @@ def layer() -> None:
             "top_k": k,
             **{f"{name}_ms": 1e3 * value for name, value in median.items()},
             "over_dense": median["ours"] / median["dense"],
-            **{f"over_{name}": median["ours"] / median[name] for name in median if "olmoe" in name},
+            **{f"over_{n}": median["ours"] / median[n] for n in median if n[:5] in _BESIDE},
             **{f"{name}_MiB": value / 2**20 for name, value in memory.items()},
         }
         rows.append(row)
     _print(rows)
     record.save("moe_layer", rows, device=device, dtype=str(dtype), rounds=ROUNDS, threads=1)
+
+
+_BESIDE = ("olmoe", "bound")
 
 
 def _contenders(shape: tuple[int, ...], device: str, dtype: Any) -> dict[str, Callable[[], None]]:
@@ -89,6 +94,8 @@ def _contenders(shape: tuple[int, ...], device: str, dtype: Any) -> dict[str, Ca
         num_experts_per_tok=k,
     )
     modules: dict[str, Any] = {"ours": ours, "dense": dense}
+    if device == "cuda":
+        modules["bound"] = _bound(ours, tokens * k)
     if transformers.__version__ >= "5":
         for implementation in ("eager", "grouped_mm"):
             config._experts_implementation = implementation
@@ -115,6 +122,27 @@ def _contenders(shape: tuple[int, ...], device: str, dtype: Any) -> dict[str, Ca
         return run
 
     return {name: bind(module) for name, module in modules.items()}
+
+
+def _bound(moe: Any, rows: int) -> Callable[[Any], Any]:
+    """The experts' grouped matmuls alone, on `rows` that lie in order, as many for each expert:
+    the same bytes and FLOPs as the layer, without routing."""
+    import torch
+
+    from olmo_mixlaw.models.moe_ops import grouped_linear, swiglu
+
+    each = rows // moe.config.num_experts
+    assert each * moe.config.num_experts == rows
+
+    def bound(x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(0, 1)
+        ends = torch.arange(each, rows + 1, each, dtype=torch.int32, device=x.device)
+        sorted_rows = flat.expand(rows // len(flat), *flat.shape).reshape(rows, -1)
+        inner = swiglu(grouped_linear(sorted_rows, moe.gate_up.matrices(), ends, "auto"))
+        out = grouped_linear(inner, moe.down.matrices(), ends, "auto")
+        return out.view(-1, *x.shape).sum(0)
+
+    return bound
 
 
 def _with(config: Any, implementation: str) -> Any:

@@ -184,6 +184,21 @@ def test_own_class_has_the_same_logits_and_greedy_text(tmp_path: Path, name: str
     check_equal(checkpoint, hf, out)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["deepseek", "olmoe-as-own", "olmo2-as-own"])
+def test_own_class_is_equal_at_any_width_top_k_and_number_of_threads(
+    tmp_path: Path, name: str, threads: int
+) -> None:
+    """It runs OLMo's operations on OLMo's shapes, so the libraries round alike."""
+    changes = {"mlp_size": 40, **OWN[name]}
+    if "moe" in changes:
+        changes["moe"] = dataclasses.replace(changes["moe"], expert_size=20, top_k=4)
+    checkpoint = write_checkpoint(tmp_path, dataclasses.replace(SHAPE, **changes))
+    out = export(checkpoint, tmp_path / "hf", own_class=True)
+    torch.set_num_threads(threads)
+    check_equal(checkpoint, load_hf(out), out)
+
+
 def test_own_class_ignores_padding_and_continues_from_its_cache(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path, dataclasses.replace(SHAPE, **OWN["deepseek"]))
     hf = load_hf(export(checkpoint, tmp_path / "hf", own_class=True))
