@@ -161,11 +161,14 @@ def _step(
     stopped, some = held.copy(), np.arange(len(gradient))
     diagonal = np.arange(gradient.shape[1])
     for _ in range(EDGE_ROUNDS):
-        stop, a = stopped[some], matrix[some]
-        system = a * ~stop[:, :, None]
-        system *= ~stop[:, None, :]
+        stop, a = stopped[some], matrix if len(some) == len(matrix) else matrix[some]
+        free = (~stop).astype(float)
+        system = a * free[:, :, None]
+        system *= free[:, None, :]
         system[:, diagonal, diagonal] = np.where(stop, 1.0, a[:, diagonal, diagonal] + extra[some])
-        right = gradient[some] + (a @ edge[some, :, None])[:, :, 0]
+        right = gradient[some]
+        if edge[some].any():
+            right = right + (a @ edge[some, :, None])[:, :, 0]
         found = -_solved(system, np.where(stop, -edge[some], right), blocks)
         step[some] = inside = np.clip(found, least[some], most[some])
         beyond = ~stop & (inside != found)
