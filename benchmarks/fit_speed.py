@@ -12,10 +12,10 @@ import os
 import time
 from collections.abc import Callable
 
+# Read when NumPy is loaded.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import numpy as np
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import record
 from holdout import LAWS, load, tables
 
