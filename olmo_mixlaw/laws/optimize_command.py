@@ -181,5 +181,5 @@ def _print(best: Any, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Any) -> 
     if "low" in ranges:
         beyond = ranges[ranges["high"] > ranges["tried_high"] + BEYOND]
         if len(beyond):
-            names = [f"{row.domain} above {row.tried_high:.3f}" for row in beyond.itertuples()]
-            print(f"caution: as good by the law alone, beyond any run: {', '.join(names)}")
+            far = [f"{row.domain} above {row.tried_high:.3f}" for row in beyond.itertuples()]
+            print(f"caution: as good by the law alone, beyond any run: {', '.join(far)}")
