@@ -166,7 +166,8 @@ def last_step(folder: Path) -> int:
         with open(folder / CHECKPOINTS / "metrics.csv", "rb") as file:
             header = file.readline().decode()
             file.seek(0, os.SEEK_END)
-            file.seek(max(len(header), file.tell() - 4096))
+            # Far more than a row, whose numbers may be longer than their names.
+            file.seek(max(len(header), file.tell() - 4096 - 8 * len(header)))
             lines = file.read().decode(errors="replace").splitlines()
         column = next(csv.reader([header])).index("step")
         return int(float(next(csv.reader([lines[-1]]))[column]))
