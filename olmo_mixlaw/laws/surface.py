@@ -8,11 +8,10 @@ trees are left out, since neither should draw an optimum.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Law, Scene
+from olmo_mixlaw.laws.base import Inputs, Scene
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.kriging import ROOT5, SOFT, Kriging, _columns, features
 from olmo_mixlaw.laws.stack import Stack
@@ -52,21 +51,12 @@ def has_trees(fit: Fit) -> bool:
     )
 
 
-def _prepared(law: Law, scene: Scene) -> Law:
-    """The law with the layout of its parameters, which no mixture changes, made once."""
-    if not hasattr(law, "_layout"):
-        return law
-    layout, ready = law._layout(scene), copy(law)
-    object.__setattr__(ready, "_layout", lambda *_: layout)
-    return ready
-
-
 def _at(fit: Fit, ratios: np.ndarray, n_params: float, n_tokens: float) -> Inputs:
     return fit.scene.inputs(ratios, n_params, n_tokens)
 
 
 def _plain(fit: Fit, n_params: float, n_tokens: float) -> Surface:
-    law = _prepared(fit.law, fit.scene)
+    law = fit.law
 
     def at(ratios: np.ndarray, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
         inputs = _at(fit, ratios, n_params, n_tokens)
@@ -110,7 +100,7 @@ def _kriged(fit: Fit, n_params: float, n_tokens: float) -> Surface:
     """The mean law times exp of the process, all targets in one batch of matrix products."""
     law = fit.law
     assert isinstance(law, Kriging)
-    mean, k = _prepared(law._mean(), fit.scene), fit.scene.n_domains
+    mean, k = law._mean(), fit.scene.n_domains
     here = features(_at(fit, fit.mixtures[:1], n_params, n_tokens), fit.scene)[0]
     parts = fit.state["targets"]
     shared = np.array([_of_budget(part, here, fit.scene) for part in parts])
