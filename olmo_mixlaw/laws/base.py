@@ -189,6 +189,10 @@ class Law:
         slopes = self.ratio_gradient(fit.theta, inputs, fit.scene)
         return slopes[0] if self.coupled else slopes.transpose(1, 0, 2)
 
+    def count(self, fit: Any) -> int:
+        """Numbers that a fit of this law learnt from the table, over all targets."""
+        return int((fit.theta_sd > 0).sum()) or int(fit.theta.size)
+
     def half_width(self, fit: Any, inputs: Inputs, level: float) -> np.ndarray:
         """Half of the central interval of log loss that a new run falls in, (R, T).
 

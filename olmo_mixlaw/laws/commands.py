@@ -176,7 +176,9 @@ def compare(
         design = with_capacity(design, rho)
     if laws == "auto":
         named = [fitting.resolve(name) for name in default_laws(design)]
-    result = selection.compare(design, named, folds=folds, seed=seed)
+    result = selection.compare(
+        design, named, folds=folds, seed=seed, progress=lambda line: click.echo(line, err=True)
+    )
     print(result.text())
     if figure:
         from olmo_mixlaw.report import law_figures

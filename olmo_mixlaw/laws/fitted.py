@@ -57,9 +57,8 @@ class Fit:
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters, over all targets."""
-        free = int((self.theta_sd > 0).sum()) or int(self.theta.size)
-        return free + int(np.isfinite(self.rho_interval).all())
+        """Free parameters, over all targets and all parts of the law."""
+        return self.law.count(self) + int(np.isfinite(self.rho_interval).all())
 
     def predict(
         self,

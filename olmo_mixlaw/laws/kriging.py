@@ -115,6 +115,11 @@ class Kriging(Law):
         lift = np.exp(self._residual(fit, inputs))
         return lift[:, :, None] * (slope + base[:, :, None] * by_ratio)
 
+    def count(self, fit: Fit) -> int:
+        """Those of the formula, and the scales of the process."""
+        scales = sum(len(p["phi"]) + len(p["shared"]) for p in fit.state["targets"])
+        return super().count(fit) + scales
+
     def half_width(self, fit: Fit, inputs: Inputs, level: float) -> np.ndarray:
         """From the process's own variance: a new run's luck, a new budget's, and the distance.
 

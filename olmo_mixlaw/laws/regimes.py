@@ -16,7 +16,7 @@ from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.base import Inputs, Law, Parameter, Scene
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.fitting import Settings, data_hash, fit_formula, resolve
-from olmo_mixlaw.laws.regmix import booster, lightgbm_module, tree_columns
+from olmo_mixlaw.laws.regmix import booster, leaves, lightgbm_module, tree_columns
 from olmo_mixlaw.runs import Design
 
 # Two groups: they explain this part of the variance (one uniform group would explain .75), and
@@ -81,6 +81,11 @@ class Regimes(Law):
             low, law=self, data_hash=data_hash(design),
             state={"fits": {"low": low, "high": top}, "gates": gates, "split": split},
         )  # fmt: skip
+
+    def count(self, fit: Fit) -> int:
+        """Those of both groups' fits, and the leaves of the trees that choose."""
+        both = sum(part.n_parameters for part in fit.state["fits"].values())
+        return both + leaves(fit.state["gates"])
 
     def probability(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         """P(high) of the targets with two groups, (R, len(state["split"]))."""

@@ -6,6 +6,8 @@ budget beyond the table is predicted like its edge. Needs the extra `olmo-mixlaw
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -57,6 +59,10 @@ class RegMix(Law):
             provenance=provenance(settings), state={"trees": texts},
         )  # fmt: skip
 
+    def count(self, fit: Fit) -> int:
+        """Leaves of all trees."""
+        return leaves(fit.state["trees"])
+
     def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         x = tree_columns(inputs, fit.scene)
         models = [booster(text, self.name) for text in fit.state["trees"]]
@@ -90,3 +96,8 @@ def lightgbm_module(law: str) -> Any:
     except ImportError:
         raise FitError(f"law {law!r} needs LightGBM: pip install 'olmo-mixlaw[lightgbm]'") from None
     return lightgbm
+
+
+def leaves(trees: Sequence[str]) -> int:
+    """How many leaves LightGBM's models, as text, have in all."""
+    return sum(int(n) for text in trees for n in re.findall(r"^num_leaves=(\d+)", text, re.M))

@@ -7,7 +7,7 @@ best, the error being over runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,8 +59,11 @@ def compare(
     splits: Sequence[str] = SPLITS,
     folds: int = 5,
     seed: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Score every law on rows that it was not fitted to, and choose one.
+
+    `progress` is told which law is being fitted.
 
     Raises `FitError` when the table allows no split or no law could be fitted. A law that can't
     be fitted keeps its row, with the reason as its note.
@@ -78,7 +81,8 @@ def compare(
         )
     floor = noise_floor(design)
     rows, held = [], {}
-    for law in resolved:
+    for i, law in enumerate(resolved, 1):
+        progress(f"{law.name} ({i} of {len(resolved)}): {len(parts) + 1} fits")
         predictions, note = predict_held(law, design, parts, seed)
         count = _count_parameters(law, design, seed)
         held[law.name] = predictions

@@ -114,6 +114,11 @@ class Stack(Law):
         """The fits that the stack averages, by name of law."""
         return fit.state["fits"]
 
+    def count(self, fit: Fit) -> int:
+        """Those of the members, and a weight a member and target beyond the first."""
+        members = self.members_of(fit).values()
+        return sum(m.n_parameters for m in members) + (len(members) - 1) * fit.scene.n_targets
+
     def _weights(self, fit: Fit, inputs: Inputs, name: str) -> np.ndarray:
         """The weight of a member at each row and target, (R, T)."""
         near, far = (fit.state[k][name] for k in ("near", "far"))

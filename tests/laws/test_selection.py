@@ -173,3 +173,18 @@ def test_bootstrap_of_the_optimum_spreads_around_it() -> None:
     assert draws.shape == (5, 4)
     np.testing.assert_allclose(draws.sum(1), 1.0)
     assert draws.std(0).max() > 0
+
+
+def test_a_stack_counts_the_parameters_of_its_members() -> None:
+    design = transfer_losses(grid(sizes=2, mixtures=8), noise=0.01)
+    law = Stack(members=("additive", "transfer"), trees=False, coupled_members=False)
+    stacked = fit(law, design)
+    alone = [fit(name, design).n_parameters for name in stacked.state["fits"]]
+    assert stacked.n_parameters == sum(alone) + (len(alone) - 1) * len(design.targets)
+
+
+def test_a_comparison_says_what_it_is_doing() -> None:
+    lines: list[str] = []
+    design = transfer_losses(grid(sizes=3, mixtures=6), noise=0.01)
+    compare(design, ["no_mixture", "transfer"], progress=lines.append)
+    assert [line.split()[0] for line in lines] == ["no_mixture", "transfer"]
