@@ -18,10 +18,10 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 import record
 from holdout import LAWS, load, tables
+from optimum import mirror_descent
 
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws import Settings, fit, optimum
-from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.optimum import sampled_optimum
 from olmo_mixlaw.laws.uncertainty import bootstrap
 from olmo_mixlaw.runs import Design
@@ -63,18 +63,6 @@ def synthetic(domains: int, rows: int, seed: int = 0) -> Design:
     names = [f"d{i}" for i in range(domains)]
     ids = [f"r{i}" for i in range(rows)]
     return Design(ids, names, names, ratios, n, n, np.full(rows, 1e9), losses)
-
-
-def mirror_descent(fitted: Fit, n: float, d: float, steps: int = 500, rate: float = 0.5) -> float:
-    """The baseline: h <- h exp(-rate g), renormalised; the best objective on the way."""
-    h = np.full(len(fitted.domains), 1 / len(fitted.domains))
-    best = np.inf
-    for _ in range(steps):
-        best = min(best, float(fitted.predict(h, n, d).mean()))
-        slope = fitted.ratio_gradient(h, n, d)[0].mean(0)
-        h = h * np.exp(-rate * (slope - slope.min()))
-        h /= h.sum()
-    return best
 
 
 def time_tables(names: list[str], laws: list[str], times: int) -> list[dict]:

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+# Read when NumPy is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import record
 from holdout import load, tables
 

@@ -99,7 +99,7 @@ class Kriging(Law):
     def _residual(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         x = features(inputs, fit.scene)
         return np.stack([
-            _posterior(p, x)[0] + _effects(p, x, fit.scene)
+            _posterior(p, x)[0] + shared_effects(p, x, fit.scene)
             for p in fit.state["targets"]
         ], axis=1)  # fmt: skip
 
@@ -153,11 +153,16 @@ def _columns(scene: Scene) -> dict[str, list[int]]:
     return {"run": [*range(k), *size], "budget": budget} if budget else {}
 
 
+def _labels(x: np.ndarray, columns: list[int]) -> np.ndarray:
+    """A number (R,) for each distinct row of these features."""
+    return np.unique(np.round(x[:, columns], 6), axis=0, return_inverse=True)[1].ravel()
+
+
 def _shared(x: np.ndarray, scene: Scene) -> dict[str, np.ndarray]:
     """The group (R,) of each row, for the effects that the table can show."""
     found = {}
     for kind, columns in _columns(scene).items():
-        label = np.unique(np.round(x[:, columns], 6), axis=0, return_inverse=True)[1].ravel()
+        label = _labels(x, columns)
         if len(x) >= LEAST_SHARING * (label.max() + 1):
             found[kind] = label
     return found
@@ -283,12 +288,15 @@ def _posterior(
     return value, np.einsum("ab,abf->af", by_r2 * weights, 2 * gap * inverse)
 
 
-def _effects(part: dict[str, Any], x: np.ndarray, scene: Scene) -> np.ndarray:
+def shared_effects(
+    part: dict[str, Any], x: np.ndarray, scene: Scene, kinds: tuple[str, ...] = ("run", "budget")
+) -> np.ndarray:
     """The sum (R,) of the shared effects expected at features x; 0 for a group not seen."""
     total, rows = np.zeros(len(x)), part["x"]
     for kind, spread in part["shared"].items():
-        both = np.round(np.concatenate([rows, x])[:, _columns(scene)[kind]], 6)
-        label = np.unique(both, axis=0, return_inverse=True)[1].ravel()
+        if kind not in kinds:
+            continue
+        label = _labels(np.concatenate([rows, x]), _columns(scene)[kind])
         sums = np.bincount(label[: len(rows)], part["weights"], minlength=label.max() + 1)
         total += spread * sums[label[len(rows) :]]
     return total
@@ -298,11 +306,10 @@ def _variance(part: dict[str, Any], x: np.ndarray, scene: Scene) -> np.ndarray:
     """Variance (R,) of a new run's log loss at features x about what is expected."""
     phi, rows = part["phi"], part["x"]
     noise = np.exp(2 * phi[1]) + LEAST_NOISE**2
-    both = _kernel(np.concatenate([rows, x]), rows, phi)
+    of_all = np.concatenate([rows, x])
+    both = _kernel(of_all, rows, phi)
     for kind, spread in part["shared"].items():
-        columns = _columns(scene)[kind]
-        of_all = np.round(np.concatenate([rows, x])[:, columns], 6)
-        label = np.unique(of_all, axis=0, return_inverse=True)[1].ravel()
+        label = _labels(of_all, _columns(scene)[kind])
         both += spread * (label[:, None] == label[: len(rows)])
     known, cross = both[: len(rows)], both[len(rows) :]
     lower = cholesky(known + noise * np.eye(len(rows)), lower=True)

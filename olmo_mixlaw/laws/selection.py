@@ -20,6 +20,7 @@ from olmo_mixlaw.laws.fitting import Settings, design_of, fit, resolve
 from olmo_mixlaw.laws.splits import SPLITS, Split, make_splits, mixture_ids, run_ids
 from olmo_mixlaw.runs import Design, RunTable
 
+LOOSE = Settings(strict=False)
 COLUMNS = [
     "law", "split", "mre", "mixture_r2", "rho", "regret", "n_parameters", "noise_floor", "note",
 ]  # fmt: skip
@@ -100,14 +101,14 @@ def compare(
 
 
 def predict_held(
-    law: Law, design: Design, parts: Sequence[Split], seed: int = 0
+    law: Law, design: Design, parts: Sequence[Split], seed: int = 0, settings: Settings = LOOSE
 ) -> tuple[list[tuple[Split, np.ndarray]], str]:
     """Predictions (rows of the fold, T) for every fold that the law can do, and why not else."""
     predictions, note = [], ""
     for part in parts:
         test = design.take(part.test)
         try:
-            fitted = fit(law, design.take(part.train), seed=seed, settings=Settings(strict=False))
+            fitted = fit(law, design.take(part.train), seed=seed, settings=settings)
             predictions.append((part, fitted.predict(test.ratios, test.n_params, test.n_tokens)))
         except FitError as error:
             note = str(error)
@@ -182,7 +183,7 @@ def _run_errors(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> np.
 
 def _count_parameters(law: Law, design: Design, seed: int) -> int:
     try:
-        return fit(law, design, seed=seed, settings=Settings(strict=False)).n_parameters
+        return fit(law, design, seed=seed, settings=LOOSE).n_parameters
     except FitError:
         return 0
 

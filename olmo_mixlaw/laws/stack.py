@@ -20,6 +20,7 @@ from olmo_mixlaw.laws.base import Inputs, Law, Parameter, Scene
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.fitting import Settings, data_hash, provenance, resolve
 from olmo_mixlaw.laws.kriging import Kriging
+from olmo_mixlaw.laws.selection import predict_held
 from olmo_mixlaw.laws.splits import Split, reaching_splits, sampled_splits, thinned
 from olmo_mixlaw.runs import Design
 
@@ -27,8 +28,8 @@ from olmo_mixlaw.runs import Design
 MEMBERS = (
     "kriging:modulated", "kriging:two_pool", "kriging:additive", "power_transfer", "regimes",
 )  # fmt: skip
-# Coupled laws err differently from separable ones, which is what an average needs, but take
-# minutes on long tables; up to this many losses they are members too.
+# Coupled laws err differently from separable ones, which is what an average needs. On tables with
+# more losses than this, of several sizes, they err many times as much and earn no weight.
 COUPLED_MEMBERS = ("competition_noise",)
 MOST_COUPLED_LOSSES = 3000
 FOLDS = 4
@@ -119,7 +120,7 @@ class Stack(Law):
         members = self.members_of(fit).values()
         return sum(m.n_parameters for m in members) + (len(members) - 1) * fit.scene.n_targets
 
-    def _weights(self, fit: Fit, inputs: Inputs, name: str) -> np.ndarray:
+    def weights_at(self, fit: Fit, inputs: Inputs, name: str) -> np.ndarray:
         """The weight of a member at each row and target, (R, T)."""
         near, far = (fit.state[k][name] for k in ("near", "far"))
         return np.where(_beyond(fit.scene, inputs)[:, None], far, near)
@@ -138,19 +139,19 @@ class Stack(Law):
         total = np.zeros((len(inputs), fit.scene.n_targets))
         for name, part in self.members_of(fit).items():
             loss = part.law.predict(part, inputs)
-            total += self._weights(fit, inputs, name) * np.log(loss)
+            total += self.weights_at(fit, inputs, name) * np.log(loss)
         return np.exp(total)
 
     def gradient(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         """As for a smooth blend; the trees' steps have no slope and count as flat."""
-        total = np.zeros((len(inputs), fit.scene.n_targets, fit.scene.n_domains))
+        log_loss = np.zeros((len(inputs), fit.scene.n_targets))
+        slope = np.zeros((*log_loss.shape, fit.scene.n_domains))
         for name, part in self.members_of(fit).items():
-            if name == "regmix":
-                continue
-            loss = part.law.predict(part, inputs)
-            slope = part.law.gradient(part, inputs) / loss[:, :, None]
-            total += self._weights(fit, inputs, name)[:, :, None] * slope
-        return total * self.predict(fit, inputs)[:, :, None]
+            weight, loss = self.weights_at(fit, inputs, name), part.law.predict(part, inputs)
+            log_loss += weight * np.log(loss)
+            if name != "regmix":
+                slope += (weight / loss)[:, :, None] * part.law.gradient(part, inputs)
+        return np.exp(log_loss)[:, :, None] * slope
 
 
 def member(name: str) -> Law:
@@ -164,16 +165,10 @@ def held_errors(
     law: Law, design: Design, parts: Sequence[Split], seed: int, settings: Settings
 ) -> np.ndarray | None:
     """Errors of log loss on all held-out rows, (rows, T), or None when a fold can't be fitted."""
-    errors = []
-    for part in parts:
-        test = design.take(part.test)
-        try:
-            fitted = law.fit(design.take(part.train), seed=seed, settings=settings)
-            guess = fitted.predict(test.ratios, test.n_params, test.n_tokens)
-        except FitError:
-            return None
-        errors.append(np.log(guess / test.losses))
-    return np.concatenate(errors) if errors else None
+    predictions, _ = predict_held(law, design, parts, seed, settings)
+    if not parts or len(predictions) < len(parts):
+        return None
+    return np.concatenate([np.log(guess / design.losses[p.test]) for p, guess in predictions])
 
 
 def stacked_weights(held: dict[str, np.ndarray | None], targets: int) -> dict[str, np.ndarray]:

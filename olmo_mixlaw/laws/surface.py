@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs, Scene
+from olmo_mixlaw.laws.base import Inputs
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.kriging import ROOT5, SOFT, Kriging, _columns, features
+from olmo_mixlaw.laws.kriging import ROOT5, SOFT, Kriging, features, shared_effects
 from olmo_mixlaw.laws.stack import Stack
 
 # Ratios (S, K) and whether slopes are wanted -> losses (S, T) and slopes (S, T, K) or None.
@@ -39,7 +39,7 @@ def with_trees(
     if not isinstance(fit.law, Stack) or "regmix" not in members:
         return losses
     inputs = _at(fit, ratios, n_params, n_tokens)
-    weight = fit.law._weights(fit, inputs, "regmix")
+    weight = fit.law.weights_at(fit, inputs, "regmix")
     trees = members["regmix"].law.predict(members["regmix"], inputs)
     return np.exp((1 - weight) * np.log(losses) + weight * np.log(trees))
 
@@ -71,7 +71,7 @@ def _stacked(fit: Fit, n_params: float, n_tokens: float) -> Surface:
     assert isinstance(law, Stack)
     first = _at(fit, fit.mixtures[:1], n_params, n_tokens)
     members = law.members_of(fit)
-    weights = {name: law._weights(fit, first, name)[0] for name in members if name != "regmix"}
+    weights = {name: law.weights_at(fit, first, name)[0] for name in members if name != "regmix"}
     total = np.sum(list(weights.values()), axis=0) if weights else np.zeros(len(fit.targets))
     if (total < 1e-9).any():
         # A target that only trees predict: the other members in equal parts lead the search.
@@ -101,10 +101,11 @@ def _kriged(fit: Fit, n_params: float, n_tokens: float) -> Surface:
     law = fit.law
     assert isinstance(law, Kriging)
     mean, k = law._mean(), fit.scene.n_domains
-    here = features(_at(fit, fit.mixtures[:1], n_params, n_tokens), fit.scene)[0]
+    here = features(_at(fit, fit.mixtures[:1], n_params, n_tokens), fit.scene)
     parts = fit.state["targets"]
-    shared = np.array([_of_budget(part, here, fit.scene) for part in parts])
-    here = here[k:]
+    # All that a budget's runs share; what a single run keeps should not draw an optimum.
+    shared = np.array([shared_effects(p, here, fit.scene, ("budget",))[0] for p in parts])
+    here = here[0, k:]
     most = max(len(part["x"]) for part in parts)
     count = len(parts)
     rows, away = np.zeros((count, most, k)), np.zeros((count, most))
@@ -149,13 +150,3 @@ def _kriged(fit: Fit, n_params: float, n_tokens: float) -> Surface:
         return loss, np.exp(value)[:, :, None] * slope + loss[:, :, None] * by_ratio
 
     return at
-
-
-def _of_budget(part: dict, here: np.ndarray, scene: Scene) -> float:
-    """What all runs of this budget share in a kriging of one target; 0 for one not seen."""
-    spread = part["shared"].get("budget", 0.0)
-    if not spread:
-        return 0.0
-    columns = _columns(scene)["budget"]
-    same = (np.abs(part["x"][:, columns] - here[columns]) < 1e-6).all(1)
-    return float(spread * part["weights"][same].sum())

@@ -53,23 +53,34 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -
 
 
 @pytest.fixture(scope="session")
-def hugging_face(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> Path:
-    """A Llama-shaped folder with random weights and the same tokenizer."""
+def llama(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path
+) -> Callable[[int, int], Path]:
+    """Makes a Llama-shaped folder with random weights by seed, and a context, and the tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("hf")
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=96, tie_word_embeddings=True,
-        initializer_range=0.2, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_file=str(tokenizer_file), eos_token="<|endoftext|>", bos_token="<|endoftext|>"
-    )
-    fast.save_pretrained(folder)
-    return folder
+    def make(seed: int, context: int) -> Path:
+        folder = tmp_path_factory.mktemp("hf")
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=2, max_position_embeddings=context, tie_word_embeddings=True,
+            initializer_range=0.2, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        )  # fmt: skip
+        LlamaForCausalLM(config).save_pretrained(folder)
+        end = "<|endoftext|>"
+        PreTrainedTokenizerFast(
+            tokenizer_file=str(tokenizer_file), eos_token=end, bos_token=end
+        ).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def hugging_face(llama: Callable[[int, int], Path]) -> Path:
+    """A Llama-shaped folder with random weights and the same tokenizer."""
+    return llama(1, 96)
 
 
 @pytest.fixture(scope="session", params=["olmo", "hugging_face"])

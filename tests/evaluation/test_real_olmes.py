@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
 from olmo_mixlaw.evaluation import catalog, dumps, evaluate, read_scores
 from olmo_mixlaw.evaluation.outputs import read_instances
@@ -58,22 +58,9 @@ def model_options(model: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> Path:
+def model(llama: Callable[[int, int], Path]) -> Path:
     """A Llama-shaped folder with random weights, whose context holds a worked problem."""
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(4)
-    config = LlamaConfig(
-        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=2048, tie_word_embeddings=True,
-        initializer_range=0.2, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    end = "<|endoftext|>"
-    PreTrainedTokenizerFast(
-        tokenizer_file=str(tokenizer_file), eos_token=end, bos_token=end
-    ).save_pretrained(folder)
+    folder = llama(4, 2048)
     # Written so that older releases of transformers read it, too.
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
