@@ -20,10 +20,11 @@ import record
 from holdout import LAWS, load, tables
 from optimum import mirror_descent
 
+from olmo_mixlaw.advice import optimum
+from olmo_mixlaw.advice.optimum import sampled_optimum
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws import Settings, fit, optimum
-from olmo_mixlaw.laws.optimum import sampled_optimum
-from olmo_mixlaw.laws.uncertainty import bootstrap
+from olmo_mixlaw.laws import Settings, fit
+from olmo_mixlaw.laws.choice.uncertainty import bootstrap
 from olmo_mixlaw.runs import Design
 
 LOOSE = Settings(strict=False)
@@ -33,14 +34,28 @@ LOOSE = Settings(strict=False)
 LONG = 2.0
 # Domains, rows, starts: each grows alone.
 GROWTH = (
-    (4, 200, 6), (8, 200, 6), (16, 200, 6), (32, 200, 6), (64, 200, 6),
-    (8, 100, 6), (8, 1000, 6), (8, 3000, 6), (8, 10_000, 6),
-    (8, 200, 2), (8, 200, 12), (8, 200, 24),
-)  # fmt: skip
+    (4, 200, 6),
+    (8, 200, 6),
+    (16, 200, 6),
+    (32, 200, 6),
+    (64, 200, 6),
+    (8, 100, 6),
+    (8, 1000, 6),
+    (8, 3000, 6),
+    (8, 10_000, 6),
+    (8, 200, 2),
+    (8, 200, 12),
+    (8, 200, 24),
+)
 BOOTSTRAPPED = (
-    ("p1", "power_transfer"), ("p2", "power_transfer"), ("p3", "camel_shares"), ("p3", "additive"),
-    ("p4", "power_transfer"), ("p4", "competition_noise"), ("p10r", "additive"),
-)  # fmt: skip
+    ("p1", "power_transfer"),
+    ("p2", "power_transfer"),
+    ("p3", "camel_shares"),
+    ("p3", "additive"),
+    ("p4", "power_transfer"),
+    ("p4", "competition_noise"),
+    ("p10r", "additive"),
+)
 
 
 def median_seconds(call: Callable[[], object], times: int) -> float:

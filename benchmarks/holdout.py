@@ -21,25 +21,34 @@ import pandas as pd
 import record
 from routed import predict_routed
 
+from olmo_mixlaw.advice.two_step import fit_two_step
 from olmo_mixlaw.atomic import open_atomic
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws.benchmark import fit_two_step
+from olmo_mixlaw.laws.choice.holdout import Split, reaching_splits, sampled_splits
+from olmo_mixlaw.laws.choice.selection import score
 from olmo_mixlaw.laws.fitting import Settings, fit
 from olmo_mixlaw.laws.intervals import coverage
-from olmo_mixlaw.laws.selection import score
-from olmo_mixlaw.laws.splits import Split, reaching_splits, sampled_splits
 from olmo_mixlaw.runs import WEIGHT, Design, RunTable
 
 HERE = Path(__file__).resolve().parent
-FOLDERS = [HERE / "data", HERE.parent.parent / "shared" / "data" / "reference",
-           HERE.parent / "shared" / "data" / "reference"]  # fmt: skip
+FOLDERS = [
+    HERE / "data",
+    HERE.parent.parent / "shared" / "data" / "reference",
+    HERE.parent / "shared" / "data" / "reference",
+]
 # Ratios in some public tables are rounded; they are rescaled to sum to 1.
 WEIGHT_TOLERANCE = 0.05
 MIXTURES = {
-    "p1": "p1_pile17_1B", "p2": "p2_regmix_xscale", "p3": "p3_dmsl7_xscale",
-    "p3s": "p3s_122M10B_to_1p2B30B", "p4": "p4_ye_redpajama", "p4b": "p4b_ye_5mix",
-    "p5": "p5_edmsl4", "p10r": "p10_mtdm_redpajama7_1m", "p10w": "p10_mtdm_wiki40b6_1m",
-}  # fmt: skip
+    "p1": "p1_pile17_1B",
+    "p2": "p2_regmix_xscale",
+    "p3": "p3_dmsl7_xscale",
+    "p3s": "p3s_122M10B_to_1p2B30B",
+    "p4": "p4_ye_redpajama",
+    "p4b": "p4b_ye_5mix",
+    "p5": "p5_edmsl4",
+    "p10r": "p10_mtdm_redpajama7_1m",
+    "p10w": "p10_mtdm_wiki40b6_1m",
+}
 LAWS = (
     "no_mixture,log_linear,exponential,bimix,autoscale,transfer,power_transfer,two_pool,additive,"
     "joint,interaction,modulated,competition,competition_noise,camel_shares,camel_dual,"
@@ -195,9 +204,15 @@ def predict_scaling(folder: Path, stem: str) -> None:
             runs = rows.drop_duplicates("run_id").set_index("run_id").loc[wide.index]
             n, d = runs["N"].to_numpy(float), runs["D"].to_numpy(float)
             design = Design(
-                list(wide.index), ["all"], list(wide.columns), np.ones((len(wide), 1)), n, n, d,
+                list(wide.index),
+                ["all"],
+                list(wide.columns),
+                np.ones((len(wide), 1)),
+                n,
+                n,
+                d,
                 to_loss(wide.to_numpy(float)),
-            )  # fmt: skip
+            )
             fitted = fit("no_mixture", design, settings=LOOSE)
             guess = fitted.predict(
                 np.ones((len(some), 1)), some["N"].to_numpy(float), some["D"].to_numpy(float)

@@ -88,10 +88,7 @@ def _contenders(shape: tuple[int, ...], device: str, dtype: Any) -> dict[str, Ca
         return down(nn.functional.silu(gate) * up)
 
     config = transformers.OlmoeConfig(
-        hidden_size=width,
-        intermediate_size=inner,
-        num_experts=experts,
-        num_experts_per_tok=k,
+        hidden_size=width, intermediate_size=inner, num_experts=experts, num_experts_per_tok=k
     )
     modules: dict[str, Any] = {"ours": ours, "dense": dense}
     if device == "cuda":

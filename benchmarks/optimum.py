@@ -10,6 +10,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 # Read when NumPy is loaded.
@@ -19,10 +20,11 @@ import numpy as np
 import record
 from holdout import load, tables
 
+from olmo_mixlaw.advice import optimum
+from olmo_mixlaw.advice.optimum import sampled_optimum
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws import Settings, fit, optimum
+from olmo_mixlaw.laws import Settings, fit
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.optimum import sampled_optimum
 
 LAWS = "transfer,additive,competition,competition_noise,kriging,stack"
 TABLES = "p1,p5,p3"
@@ -73,19 +75,20 @@ def main() -> None:
                 print(f"{name:5s} {law:18s} {error}")
                 continue
             n, d = fitted.scene.n_range[1], fitted.scene.d_range[1]
-            ways: dict[str, Callable[[], float]] = {
-                "optimum": lambda: optimum(fitted, n, d).objective,  # noqa: B023
-                "mirror descent": lambda: mirror_descent(fitted, n, d),  # noqa: B023
-                "Dirichlet": lambda: sampled_optimum(
-                    fitted, n, d, keep=1, draws=DRAWS  # noqa: B023
-                ).objective,
-            }  # fmt: skip
+            ways: dict[str, Callable[..., float]] = {
+                "optimum": lambda *at: optimum(*at).objective,
+                "mirror descent": mirror_descent,
+                "Dirichlet": lambda *at: sampled_optimum(*at, keep=1, draws=DRAWS).objective,
+            }
             row: dict[str, Any] = {
-                "table": name, "law": law, "domains": len(design.domains),
-                "targets": len(design.targets), "rows": len(design),
-            }  # fmt: skip
+                "table": name,
+                "law": law,
+                "domains": len(design.domains),
+                "targets": len(design.targets),
+                "rows": len(design),
+            }
             for way, call in ways.items():
-                row[way] = timed(call, options.times)
+                row[way] = timed(partial(call, fitted, n, d), options.times)
             rows.append(row)
             shown = "  ".join(
                 f"{way} {row[way]['objective']:.5f} in {row[way]['seconds']:.3f} s" for way in ways

@@ -67,10 +67,14 @@ def fit_routed(frame: pd.DataFrame, law: str) -> Routed:
     target = np.log(frame["loss"].to_numpy(float))
     routers = len(ROUTERS)
     lowest = float(np.exp(target.min()))
-    prior = np.array([
-        OFFSET, SLOPE_N, (np.log(FLOOR_SHARE[0] * lowest), FLOOR_SHARE[1]),
-        *[SLOPE_E, CROSS, START, REACH] * routers,
-    ])  # fmt: skip
+    prior = np.array(
+        [
+            OFFSET,
+            SLOPE_N,
+            (np.log(FLOOR_SHARE[0] * lowest), FLOOR_SHARE[1]),
+            *[SLOPE_E, CROSS, START, REACH] * routers,
+        ]
+    )
 
     def residuals(theta: np.ndarray) -> np.ndarray:
         error = (_log_loss(theta, law, *columns) - target) / NOISE
@@ -117,10 +121,16 @@ def held_out(frame: pd.DataFrame, largest: int = 2) -> pd.DataFrame:
             for domain, part in frame.groupby("domain"):
                 known, held = part[part["N"] < size], part[part["N"] == size]
                 error = fit_routed(known, law).predict(held) / held["loss"].to_numpy() - 1
-                rows.append((
-                    int(size), law, domain, len(held), 100 * np.abs(error).mean(),
-                    100 * error.mean(),
-                ))  # fmt: skip
+                rows.append(
+                    (
+                        int(size),
+                        law,
+                        domain,
+                        len(held),
+                        100 * np.abs(error).mean(),
+                        100 * error.mean(),
+                    )
+                )
     return pd.DataFrame(rows, columns=["held_size", "law", "domain", "models", "mre", "bias"])
 
 
@@ -159,20 +169,32 @@ def capacity_errors() -> list[dict[str, object]]:
     ones = np.ones(len(wide))
     tables = {
         "routed, S-Base (Clark et al.)": (
-            wide["total_parameter_count"], wide["N"], ones, wide.iloc[:, 2:], wide["N"],
+            wide["total_parameter_count"],
+            wide["N"],
+            ones,
+            wide.iloc[:, 2:],
+            wide["N"],
         ),
         "sparse (active-sl)": (
-            sparse["P"] * 1e9, sparse["N_active"] * 1e9, sparse["D2"] * 1e9, sparse[["loss"]],
+            sparse["P"] * 1e9,
+            sparse["N_active"] * 1e9,
+            sparse["D2"] * 1e9,
+            sparse[["loss"]],
             sparse["N_dense"],
         ),
-    }  # fmt: skip
+    }
     rows: list[dict[str, object]] = []
     for name, (total, active, tokens, losses, dense) in tables.items():
         design = Design(
-            [f"r{i}" for i in range(len(losses))], ["all"], list(losses.columns),
-            np.ones((len(losses), 1)), np.asarray(total, float), np.asarray(active, float),
-            np.asarray(tokens, float), losses.to_numpy(float),
-        )  # fmt: skip
+            [f"r{i}" for i in range(len(losses))],
+            ["all"],
+            list(losses.columns),
+            np.ones((len(losses), 1)),
+            np.asarray(total, float),
+            np.asarray(active, float),
+            np.asarray(tokens, float),
+            losses.to_numpy(float),
+        )
         held = (dense >= dense.max() * 0.999).to_numpy()
         test = design.take(held)
         for capacity in ("total", "active", "effective"):

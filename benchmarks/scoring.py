@@ -48,11 +48,18 @@ def make_model(folder: Path, width: int, layers: int) -> Path:
     end = "<|endoftext|>"
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=50304, hidden_size=width, intermediate_size=2 * width,
-        num_hidden_layers=layers, num_attention_heads=width // 32, tie_word_embeddings=True,
-        max_position_embeddings=2048, initializer_range=0.1,
-        bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=50304,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+        initializer_range=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_file=str(file), eos_token=end, bos_token=end, pad_token=end
@@ -167,18 +174,23 @@ def _hook_cost(folder: Path, rounds: int) -> dict[str, float]:
         "c = clock(); print(b - a, c - b)"
     )
     found = [
-        [float(x) for x in subprocess.run(
-            [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
-        ).stdout.split()]
+        [
+            float(x)
+            for x in subprocess.run(
+                [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
+            ).stdout.split()
+        ]
         for _ in range(rounds)
-    ]  # fmt: skip
+    ]
     without = code.replace("import _olmo_mixlaw_hook; _olmo_mixlaw_hook.install(); ", "")
     plain = [
-        float(subprocess.run(
-            [sys.executable, "-S", "-c", without], capture_output=True, text=True, check=True
-        ).stdout.split()[1])
+        float(
+            subprocess.run(
+                [sys.executable, "-S", "-c", without], capture_output=True, text=True, check=True
+            ).stdout.split()[1]
+        )
         for _ in range(rounds)
-    ]  # fmt: skip
+    ]
     imports = statistics.median(f[1] for f in found) - statistics.median(plain)
     return {
         "hook_ms": 1000 * statistics.median(f[0] for f in found),
@@ -188,9 +200,11 @@ def _hook_cost(folder: Path, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", nargs="+", default=[
-        "arc_easy:rc_5shot", "piqa:rc_0shot", "hellaswag:mc_5shot", "winogrande:rc_5shot",
-    ])  # fmt: skip
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["arc_easy:rc_5shot", "piqa:rc_0shot", "hellaswag:mc_5shot", "winogrande:rc_5shot"],
+    )
     parser.add_argument("--limit", type=int, default=10, help="documents a task")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16, help="of the harness")
@@ -217,11 +231,20 @@ def main() -> None:
     import transformers
 
     save(
-        "scoring", figures, threads=1, dtype="float32", rounds=options.rounds,
-        harness_batch=options.batch, width=options.width, layers=options.layers, seed=0,
-        torch=torch.__version__, transformers=transformers.__version__, lm_eval=_harness_version(),
+        "scoring",
+        figures,
+        threads=1,
+        dtype="float32",
+        rounds=options.rounds,
+        harness_batch=options.batch,
+        width=options.width,
+        layers=options.layers,
+        seed=0,
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        lm_eval=_harness_version(),
         documents=options.limit,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

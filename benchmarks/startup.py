@@ -17,7 +17,7 @@ import record
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "import olmo_mixlaw": [sys.executable, "-c", "import olmo_mixlaw"],
-    "olmo-mixlaw --help": [sys.executable, "-m", "olmo_mixlaw.cli", "--help"],
+    "olmo-mixlaw --help": [sys.executable, "-m", "olmo_mixlaw.cli.app", "--help"],
 }
 REPEATS = 11
 

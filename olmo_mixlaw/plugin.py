@@ -54,7 +54,7 @@ def _complain(text: str) -> None:
 @click.command()
 def doctor() -> None:
     """Check what works in this environment, and say how to mend what doesn't."""
-    from olmo_mixlaw import environment
+    from olmo_mixlaw.cli import doctor as environment
 
     findings = environment.examine()
     width = max(len(finding.name) for finding in findings)

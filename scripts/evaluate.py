@@ -5,8 +5,8 @@ python scripts/evaluate.py runs/.../step100-unsharded -t bio_recall -t domain_lo
 
 import sys
 
-from olmo_mixlaw.cli import run
-from olmo_mixlaw.evaluation.commands import evaluate
+from olmo_mixlaw.cli.app import run
+from olmo_mixlaw.cli.evaluate import evaluate
 
 if __name__ == "__main__":
     sys.exit(run(evaluate, prog_name="evaluate.py"))

@@ -13,7 +13,7 @@ import click
 import pandas as pd
 
 from olmo_mixlaw.atomic import open_atomic
-from olmo_mixlaw.cli import run
+from olmo_mixlaw.cli.app import run
 from olmo_mixlaw.errors import ConfigError, DataError
 
 DATA = Path(__file__).resolve().parent.parent / "benchmarks" / "data"
@@ -24,23 +24,38 @@ PUBLISHED = DATA / "ladder_published.csv"
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--runs", default=None, metavar="DIR", help="A study's folder, or a RunTable's.")
 @click.option(
-    "--table", default=None, metavar="FILE",
+    "--table",
+    default=None,
+    metavar="FILE",
     help="A table of tasks (run_id, N, D, task, bpb, accuracy) or of losses.",
-)  # fmt: skip
-@click.option("--law", default=None,
-              help="two_step for tasks (the default there), or the name of a mixture law for "
-              "losses (default: transfer).")  # fmt: skip
-@click.option("--target", "targets", multiple=True, metavar="N,D",
-              help="Predict a model of N parameters and D tokens, as 7e9,4e12 or name=7e9,4e12; "
-              "may be repeated.")  # fmt: skip
+)
+@click.option(
+    "--law",
+    default=None,
+    help="two_step for tasks (the default there), or the name of a mixture law for "
+    "losses (default: transfer).",
+)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="N,D",
+    help="Predict a model of N parameters and D tokens, as 7e9,4e12 or name=7e9,4e12; "
+    "may be repeated.",
+)
 @click.option("--replicates", default=100, show_default=True, help="Refits for the intervals.")
 @click.option("--out", default="results/ladder", show_default=True, help="Folder of results.")
 @click.option("--seed", default=0, show_default=True, help="Seed of starts and intervals.")
 def main(
-    runs: str | None, table: str | None, law: str | None, targets: tuple[str, ...],
-    replicates: int, out: str, seed: int,
-) -> None:  # fmt: skip
-    from olmo_mixlaw.laws import ladder
+    runs: str | None,
+    table: str | None,
+    law: str | None,
+    targets: tuple[str, ...],
+    replicates: int,
+    out: str,
+    seed: int,
+) -> None:
+    from olmo_mixlaw.advice import ladder
     from olmo_mixlaw.runs import RunTable, read_frame
 
     if runs and table:
@@ -74,9 +89,12 @@ def main(
         if law == "two_step":
             raise ConfigError("--law two_step: needs a table of tasks with a column 'accuracy'")
         result = ladder.predict_losses(
-            RunTable.load(source), law or "transfer", wanted, replicates=max(replicates, 2),
+            RunTable.load(source),
+            law or "transfer",
+            wanted,
+            replicates=max(replicates, 2),
             seed=seed,
-        )  # fmt: skip
+        )
         figure = ladder.figure_losses(result, folder / "ladder.png")
     print(ladder.summary(result))
     with open_atomic(folder / "predictions.csv", newline="") as file:

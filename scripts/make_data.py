@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from olmo_mixlaw.cli import run
-from olmo_mixlaw.datasets.commands import make
+from olmo_mixlaw.cli.app import run
+from olmo_mixlaw.cli.data import make
 
 if __name__ == "__main__":
     sys.exit(run(make, prog_name="make_data.py"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from olmo_mixlaw import cli
+from olmo_mixlaw.cli import app as cli
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs" / "train" / "micro.yaml"
@@ -101,7 +101,7 @@ def test_missing_file_is_named(capsys, arguments):
 @pytest.mark.slow
 def test_checkpoint_of_another_vocabulary_is_refused_before_training(tmp_path):
     def train(*overrides):
-        command = [sys.executable, "-m", "olmo_mixlaw.cli", "train", config, *overrides]
+        command = [sys.executable, "-m", "olmo_mixlaw.cli.app", "train", config, *overrides]
         return subprocess.run(command, capture_output=True, text=True)
 
     config = train_config(tmp_path)
@@ -111,10 +111,13 @@ def test_checkpoint_of_another_vocabulary_is_refused_before_training(tmp_path):
     assert checkpoint.is_dir()
     other = tmp_path / "other"
     done = train(
-        f"--load_path={checkpoint}", f"--save_folder={other}", "--model.vocab_size=512",
-        "--model.embedding_size=512", f"--tokenizer.identifier={other}/tokenizer.json",
+        f"--load_path={checkpoint}",
+        f"--save_folder={other}",
+        "--model.vocab_size=512",
+        "--model.embedding_size=512",
+        f"--tokenizer.identifier={other}/tokenizer.json",
         "--tokenizer.train_vocab_size=512",
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from olmo_mixlaw.cli import COMMANDS
+from olmo_mixlaw.cli.app import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

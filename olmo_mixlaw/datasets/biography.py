@@ -93,9 +93,15 @@ class Biography(PieceDataset):
         budget = None if bits is None else int(bits / self.bits_a_person)
         scores = None if losses is None else _read_losses(Path(losses), n)
         self.exposure = make_exposure(
-            n, seed, groups=groups, exponent=zipf, subsample=subsample, budget=budget,
-            scores=scores, cap=cap,
-        )  # fmt: skip
+            n,
+            seed,
+            groups=groups,
+            exponent=zipf,
+            subsample=subsample,
+            budget=budget,
+            scores=scores,
+            cap=cap,
+        )
         numbers = range(len(self.attributes))
         orders = permutations(numbers) if order == "shuffled" else [tuple(numbers)]
         self._orders = np.array(list(orders))
@@ -235,11 +241,15 @@ class Biography(PieceDataset):
         return [
             question
             for row in zip(
-                people.tolist(), names.tolist(), values.tolist(), groups.tolist(),
-                popularity.tolist(), strict=True,
+                people.tolist(),
+                names.tolist(),
+                values.tolist(),
+                groups.tolist(),
+                popularity.tolist(),
+                strict=True,
             )
             for question in self._questions(*row)
-        ]  # fmt: skip
+        ]
 
     def _questions(
         self, person: int, name: list[int], values: list[int], group: int, popularity: float
@@ -275,9 +285,13 @@ class Biography(PieceDataset):
         if shared:
             rows.append(("bits of the employers' cities", shared, "bits"))
         return knowledge_ledger(
-            self, rows, facts=self.exposure.n_kept, unit="person",
-            bits=self.bits_a_person * self.exposure.n_kept + shared, **context,
-        )  # fmt: skip
+            self,
+            rows,
+            facts=self.exposure.n_kept,
+            unit="person",
+            bits=self.bits_a_person * self.exposure.n_kept + shared,
+            **context,
+        )
 
 
 def _read_losses(path: Path, n: int) -> np.ndarray:

@@ -56,9 +56,12 @@ def knowledge_ledger(
         rows.append(("tokens to show everything once", each * facts, "tokens"))
         if ratio is not None and n_tokens is not None:
             rows.append(
-                (f"exposures a {unit}, ratio {ratio:g}, {n_tokens:,} tokens",
-                 ratio * n_tokens / (facts * each), "")
-            )  # fmt: skip
+                (
+                    f"exposures a {unit}, ratio {ratio:g}, {n_tokens:,} tokens",
+                    ratio * n_tokens / (facts * each),
+                    "",
+                )
+            )
     return Ledger(rows)
 
 

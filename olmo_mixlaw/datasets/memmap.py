@@ -79,8 +79,9 @@ def disk_trouble(path: Path) -> Iterator[None]:
         raise
 
 
-def write_tokens(path: Path, parts: Iterable[tuple[np.ndarray, np.ndarray]], source: str,
-                 first_document: int = 0) -> tuple[int, int]:  # fmt: skip
+def write_tokens(
+    path: Path, parts: Iterable[tuple[np.ndarray, np.ndarray]], source: str, first_document: int = 0
+) -> tuple[int, int]:
     """Write parts (tokens, lengths of their documents) to `path`, with metadata beside it.
 
     Returns how many documents and tokens there are; without documents nothing is written. The

@@ -25,7 +25,7 @@ NAME_PARTS = ("first", "middle", "last")
 # Pools by one name: small enough for a model of 100,000 parameters and a vocabulary of 1,000.
 PRESETS = {
     "small": "first:16,middle:0,last:32,birth_date:60,birth_city:24,university:36,major:12,"
-    "employer:48",
+    "employer:48"
 }
 
 

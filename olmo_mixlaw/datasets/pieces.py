@@ -154,10 +154,7 @@ def build_table(
 
 
 def _sample(
-    dataset: PieceDataset,
-    shown: int,
-    groups: Mapping[str, Sequence[str]],
-    first: Mapping[str, int],
+    dataset: PieceDataset, shown: int, groups: Mapping[str, Sequence[str]], first: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """The first documents, one with each kind that isn't among the very first, and a kind
     that none has.
@@ -211,11 +208,7 @@ def _in_context(
 
 
 def _disagreement(
-    table: StitchTable,
-    rows: np.ndarray,
-    pieces: list[str],
-    tokenizer: Tokenizer,
-    openers: Set[int],
+    table: StitchTable, rows: np.ndarray, pieces: list[str], tokenizer: Tokenizer, openers: Set[int]
 ) -> str:
     """A text of `rows` whose tokens are not the stitched ones; empty if there is none.
 

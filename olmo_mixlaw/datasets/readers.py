@@ -17,8 +17,13 @@ from typing import Any, TextIO
 from olmo_mixlaw.errors import DataError
 
 _PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-_ROWS = {".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl",
-         ".parquet": "parquet"}  # fmt: skip
+_ROWS = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
 _TEXT = {".txt": "text", ".md": "text", ".text": "text"}
 FORMATS = ".txt, .md, .jsonl, .json (a value a line), .csv, .parquet; also packed: .gz, .zst, .bz2"
 

@@ -94,12 +94,7 @@ class Table(PieceDataset):
         if self.popularities is None:
             return make_exposure(n, self.seed, subsample=subsample, budget=budget, cap=cap)
         return make_exposure(
-            n,
-            self.seed,
-            weights=self.popularities,
-            subsample=subsample,
-            budget=budget,
-            cap=cap,
+            n, self.seed, weights=self.popularities, subsample=subsample, budget=budget, cap=cap
         )
 
     @property

@@ -157,9 +157,16 @@ class Text(Dataset):
         """Changes whenever the training documents may have."""
         stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in self.files]
         parts = (
-            self.corpus, self.path, self.share, self.seed, self.column, self.unit,
-            sorted(self.hub.items(), key=str), self.max_documents, stats,
-        )  # fmt: skip
+            self.corpus,
+            self.path,
+            self.share,
+            self.seed,
+            self.column,
+            self.unit,
+            sorted(self.hub.items(), key=str),
+            self.max_documents,
+            stats,
+        )
         return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
     def ledger(self, **context: Any) -> Ledger:

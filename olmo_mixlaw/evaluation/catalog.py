@@ -28,8 +28,11 @@ SUFFIX = "::mixlaw"  # OLMES's way to say whose settings a name stands for
 ATTRIBUTES = ("birth_date", "birth_city", "university", "major", "employer")
 
 RECALL: dict[str, type[Task]] = {
-    "": Recall, ":gen": RecallGeneration, ":mc": RecallChoice, ":bpb": RecallBits,
-}  # fmt: skip
+    "": Recall,
+    ":gen": RecallGeneration,
+    ":mc": RecallChoice,
+    ":bpb": RecallBits,
+}
 REASONING: dict[str, type[Task]] = {"": Solution, ":forced": Recall, ":bpb": RecallBits}
 # Family of tasks -> the dataset that it asks about, and its variants.
 FAMILIES = {

@@ -23,7 +23,7 @@ FOLDER = "oe_eval_tasks"
 # Dumps whose requests are not those that OLMES makes now, and why.
 OTHER_THAN_OLMES = {
     "sciq:rc_0shot": "made in August 2024, with the passage before the question; OLMES asks the "
-    "question alone, as sciq::olmo1 does here",
+    "question alone, as sciq::olmo1 does here"
 }
 # OLMES's name -> the dump that it is made from, and the field whose text its prompts go without.
 BARE = {"sciq::olmo1": ("sciq:rc_0shot", "source")}
@@ -111,9 +111,14 @@ class DumpTask(Task):
             number = row["doc_id"] % UNCONDITIONED
             document = documents.setdefault(
                 number,
-                {"id": row["native_id"], "query": "", "gold": row["label"], "requests": {},
-                 "unconditioned": {}},
-            )  # fmt: skip
+                {
+                    "id": row["native_id"],
+                    "query": "",
+                    "gold": row["label"],
+                    "requests": {},
+                    "unconditioned": {},
+                },
+            )
             asked = row["request"]
             kind = "requests" if row["doc_id"] < UNCONDITIONED else "unconditioned"
             context = asked["context"]
@@ -144,9 +149,7 @@ class DumpTask(Task):
     def aggregate(
         self, documents: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
-        return {
-            **means(scores, CHOICE_METRICS), "extra_metrics": means(scores, IN_LOOP_METRICS)
-        }  # fmt: skip
+        return {**means(scores, CHOICE_METRICS), "extra_metrics": means(scores, IN_LOOP_METRICS)}
 
 
 def make(name: str, settings: Mapping[str, Any]) -> DumpTask:

@@ -35,14 +35,23 @@ def describe(model: LanguageModel, result: Mapping[str, Any]) -> dict[str, Any]:
     settings = task.config.as_dict()
     hashed = {k: v for k, v in settings.items() if k != "metadata"}
     return {
-        "task_name": task.name, "task_hash": config_hash(hashed), "model_hash": model.hash,
-        "model_config": model.config, "task_config": settings,
-        "compute_config": {"writer": WRITER, "version": __version__, "dtype": model.dtype,
-                           "device": str(model.device)},
+        "task_name": task.name,
+        "task_hash": config_hash(hashed),
+        "model_hash": model.hash,
+        "model_config": model.config,
+        "task_config": settings,
+        "compute_config": {
+            "writer": WRITER,
+            "version": __version__,
+            "dtype": model.dtype,
+            "device": str(model.device),
+        },
         "processing_time": result.get("processing_time", 0.0),
-        "current_date": result["current_date"], "num_instances": result["num_instances"],
-        "metrics": result["metrics"], "task_idx": result["task_idx"],
-    }  # fmt: skip
+        "current_date": result["current_date"],
+        "num_instances": result["num_instances"],
+        "metrics": result["metrics"],
+        "task_idx": result["task_idx"],
+    }
 
 
 def write_task(
@@ -84,11 +93,15 @@ def _requests(result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for doc_id, (document, requests) in enumerate(documents):
         for idx, request in enumerate(requests):
             yield {
-                "request_type": request.kind, "doc": document,
+                "request_type": request.kind,
+                "doc": document,
                 "request": {"context": request.context, "continuation": request.continuation},
-                "idx": idx, "task_name": task.config.task_name, "doc_id": doc_id,
-                "native_id": document.get("id"), "label": document.get("gold", 0),
-            }  # fmt: skip
+                "idx": idx,
+                "task_name": task.config.task_name,
+                "doc_id": doc_id,
+                "native_id": document.get("id"),
+                "label": document.get("gold", 0),
+            }
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -36,9 +36,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     model = json.dumps(
         [content.get("model_name"), (content.get("config") or {}).get("model_args")], sort_keys=True
     )
-    hashes = {
-        "task_hash": "", "model_hash": hashlib.md5(model.encode()).hexdigest(),
-    }  # fmt: skip
+    hashes = {"task_hash": "", "model_hash": hashlib.md5(model.encode()).hexdigest()}
     samples = content.get("n-samples") or {}
     rows = []
     for task, metrics in results.items():

@@ -29,9 +29,7 @@ class DomainLoss(Task):
 
     kind: ClassVar[Kind] = "chunks"
     metrics: ClassVar[tuple[str, ...]] = ("bits_per_byte", "loss", "n_tokens", "n_bytes")
-    parameters: ClassVar[tuple[str, ...]] = (
-        "dataset", "domain", "max_tokens", "sequence_length",
-    )  # fmt: skip
+    parameters: ClassVar[tuple[str, ...]] = ("dataset", "domain", "max_tokens", "sequence_length")
 
     @property
     def max_tokens(self) -> int:

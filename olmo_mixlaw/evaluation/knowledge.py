@@ -35,8 +35,11 @@ class Recall(Task):
     """
 
     metrics: ClassVar[tuple[str, ...]] = (
-        "exact_match", "answer_bits", "bits_per_byte_corr", "sum_logits_corr",
-    )  # fmt: skip
+        "exact_match",
+        "answer_bits",
+        "bits_per_byte_corr",
+        "sum_logits_corr",
+    )
     parameters: ClassVar[tuple[str, ...]] = ("dataset", "attribute", "group", "max_entities")
 
     def questions(self) -> Iterable[Question]:
@@ -64,10 +67,14 @@ class Recall(Task):
 
     def document(self, item: Question) -> dict[str, Any]:
         return {
-            "id": item.id, "query": item.prompt, "answer": item.answer,
-            "attribute": item.attribute, "group": item.group, "popularity": item.popularity,
+            "id": item.id,
+            "query": item.prompt,
+            "answer": item.answer,
+            "attribute": item.attribute,
+            "group": item.group,
+            "popularity": item.popularity,
             "final": item.final,
-        }  # fmt: skip
+        }
 
     def requests(self, document: Mapping[str, Any]) -> list[Request]:
         return [Request(document["query"], " " + document["answer"])]
@@ -104,8 +111,11 @@ class RecallBits(Recall):
     """The same, led by the bits a byte of the right answer."""
 
     metrics: ClassVar[tuple[str, ...]] = (
-        "bits_per_byte_corr", "answer_bits", "exact_match", "sum_logits_corr",
-    )  # fmt: skip
+        "bits_per_byte_corr",
+        "answer_bits",
+        "exact_match",
+        "sum_logits_corr",
+    )
 
 
 class RecallChoice(Recall):
@@ -132,9 +142,7 @@ class RecallChoice(Recall):
         self, document: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
         continuations = [" " + choice for choice in document["choices"]]
-        return {
-            **choice_scores(continuations, answers, document["gold"]), **stratum(document)
-        }  # fmt: skip
+        return {**choice_scores(continuations, answers, document["gold"]), **stratum(document)}
 
 
 class RecallGeneration(Recall):

@@ -126,12 +126,16 @@ class OlmoModel(TorchModel):
     def __init__(self, model: Any, tokenizer: Tokenizer, config: dict[str, Any]) -> None:
         shape = model.config
         super().__init__(
-            model, tokenizer, config, max_length=int(shape.max_sequence_length),
+            model,
+            tokenizer,
+            config,
+            max_length=int(shape.max_sequence_length),
             # Rows that only pad the embedding have a share of the probability, as in training.
             vocab_size=int(shape.embedding_size or shape.vocab_size),
-            eos_token_id=int(shape.eos_token_id), n_layers=int(shape.n_layers),
+            eos_token_id=int(shape.eos_token_id),
+            n_layers=int(shape.n_layers),
             width=int(shape.d_model),
-        )  # fmt: skip
+        )
 
     def find_head(self) -> Head:
         parts, shape = self.model.transformer, self.model.config
@@ -168,11 +172,15 @@ class HuggingFaceModel(TorchModel):
     ) -> None:
         shape = model.config
         super().__init__(
-            model, tokenizer, config, max_length=_max_length(shape),
-            vocab_size=int(shape.vocab_size), eos_token_id=eos_token_id,
+            model,
+            tokenizer,
+            config,
+            max_length=_max_length(shape),
+            vocab_size=int(shape.vocab_size),
+            eos_token_id=eos_token_id,
             n_layers=int(getattr(shape, "num_hidden_layers", None) or self.n_layers),
             width=int(getattr(shape, "hidden_size", None) or self.width),
-        )  # fmt: skip
+        )
 
     def find_head(self) -> Head | None:
         """The module's head, tried against the module's own logits of two tokens."""
@@ -208,9 +216,11 @@ class HuggingFaceModel(TorchModel):
         positions = torch.arange(past, past + ids.shape[1], device=ids.device)[None]
         body = self.model if self.head is None else self.model.base_model
         output = body(
-            input_ids=ids, past_key_values=cache, use_cache=cache is not None,
+            input_ids=ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
             position_ids=positions.expand(ids.shape[0], -1),
-        )  # fmt: skip
+        )
         return output[0], output.past_key_values
 
     def take(self, cache: Any, rows: torch.Tensor) -> Any:
@@ -382,6 +392,10 @@ def _max_length(config: Any) -> int:
 def _identity(path: Path, model_type: str, max_length: int) -> dict[str, Any]:
     """The model's settings under OLMES's keys."""
     return {
-        "model": path.resolve().name, "revision": None, "trust_remote_code": None,
-        "max_length": int(max_length), "model_path": str(path.resolve()), "model_type": model_type,
-    }  # fmt: skip
+        "model": path.resolve().name,
+        "revision": None,
+        "trust_remote_code": None,
+        "max_length": int(max_length),
+        "model_path": str(path.resolve()),
+        "model_type": model_type,
+    }

@@ -11,9 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 CHOICE_METRICS = (
-    "acc_raw", "acc_per_token", "acc_per_char", "acc_per_byte", "acc_uncond",
-    "sum_logits_corr", "logits_per_token_corr", "logits_per_char_corr", "bits_per_byte_corr",
-)  # fmt: skip
+    "acc_raw",
+    "acc_per_token",
+    "acc_per_char",
+    "acc_per_byte",
+    "acc_uncond",
+    "sum_logits_corr",
+    "logits_per_token_corr",
+    "logits_per_char_corr",
+    "bits_per_byte_corr",
+)
 IN_LOOP_METRICS = ("in_loop_len_norm", "in_loop_bpb")
 
 

@@ -19,9 +19,14 @@ from olmo_mixlaw.evaluation.tasks import Task
 REGIME = "mixlaw"
 # Keys that OLMES itself reads from context_kwargs; they are not ours to check.
 OLMES_CONTEXT = (
-    "description", "final_description", "system_prompt", "system_instruction",
-    "assistant_prefix", "fewshot_as_multiturn", "truncation_size_when_saved",
-)  # fmt: skip
+    "description",
+    "final_description",
+    "system_prompt",
+    "system_instruction",
+    "assistant_prefix",
+    "fewshot_as_multiturn",
+    "truncation_size_when_saved",
+)
 
 
 def hosted_names() -> list[str]:
@@ -89,8 +94,9 @@ def _task_class(name: str) -> type:
 
     kind = _template(name).kind
     defaults = _settings(name) | {
-        "dataset_path": f"olmo_mixlaw/{name.partition(':')[0]}", "native_id_field": "id",
-    }  # fmt: skip
+        "dataset_path": f"olmo_mixlaw/{name.partition(':')[0]}",
+        "native_id_field": "id",
+    }
     defaults.pop("task_name")
     defaults.pop("metadata")
 
@@ -101,10 +107,14 @@ def _task_class(name: str) -> type:
             return LoglikelihoodRollingRequest(context=context)
         sampled = request.temperature > 0
         return GenerateUntilRequest(
-            context=context, stop_sequences=list(request.stop),
-            generation_kwargs={"max_gen_toks": request.max_tokens, "do_sample": sampled,
-                               "temperature": request.temperature if sampled else 0.0},
-        )  # fmt: skip
+            context=context,
+            stop_sequences=list(request.stop),
+            generation_kwargs={
+                "max_gen_toks": request.max_tokens,
+                "do_sample": sampled,
+                "temperature": request.temperature if sampled else 0.0,
+            },
+        )
 
     class MixlawTask(OlmesTask):
         VERSION = 0
@@ -148,12 +158,17 @@ def _task_class(name: str) -> type:
             repeated = [request for request in requests for _ in range(request.repeats)]
             return [
                 RequestInstance(
-                    request_type=kind, doc=doc, request=made(request, ctx), idx=idx,
-                    task_name=self.task_name, doc_id=doc_id, native_id=doc["id"],
+                    request_type=kind,
+                    doc=doc,
+                    request=made(request, ctx),
+                    idx=idx,
+                    task_name=self.task_name,
+                    doc_id=doc_id,
+                    native_id=doc["id"],
                     label=doc.get("gold", 0),
                 )
                 for idx, request in enumerate(repeated)
-            ]  # fmt: skip
+            ]
 
         def make_metrics(self) -> list[Any]:
             self._metrics = [_metric(self.definition)]

@@ -225,10 +225,16 @@ def rows_of(
         if metric == "primary_score":
             base = str((line.get("task_config") or {}).get("primary_metric") or metric)
         rows.append(
-            {"task": task, "metric": metric, "value": value, "n_instances": count,
-             "stderr": _stderr(base, value, chosen), "task_hash": line.get("task_hash") or "",
-             "model_hash": line.get("model_hash") or ""}
-        )  # fmt: skip
+            {
+                "task": task,
+                "metric": metric,
+                "value": value,
+                "n_instances": count,
+                "stderr": _stderr(base, value, chosen),
+                "task_hash": line.get("task_hash") or "",
+                "model_hash": line.get("model_hash") or "",
+            }
+        )
     return rows
 
 

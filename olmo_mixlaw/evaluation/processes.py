@@ -63,9 +63,12 @@ def _start(rank: int, size: int, told: str, folder: Path, threads: int) -> subpr
     order = json.dumps({"rank": rank, "size": size, "folder": str(folder), "call": told})
     with open(folder / f"errors-{rank}", "wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stderr=errors, env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        )  # fmt: skip
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
     assert process.stdin is not None
     try:
         process.stdin.write(order.encode())

@@ -11,15 +11,7 @@ from typing import Any
 import pandas as pd
 
 from olmo_mixlaw.errors import ConfigError, MixlawError
-from olmo_mixlaw.evaluation import (
-    catalog,
-    chunks,
-    files,
-    generation,
-    provenance,
-    scorer,
-    suites,
-)
+from olmo_mixlaw.evaluation import catalog, chunks, files, generation, provenance, scorer, suites
 from olmo_mixlaw.evaluation.held_out import DomainLoss
 from olmo_mixlaw.evaluation.language_model import LanguageModel, load_model
 from olmo_mixlaw.evaluation.outputs import COLUMNS, rows_of
@@ -77,20 +69,23 @@ def evaluate(
                 "them started by torchrun"
             )
         shared: dict[str, Any] = {
-            "tasks": tasks, "model": str(model), "output_dir": str(output_dir), "limit": limit,
-            "truncate": truncate, "tokenizer": str(tokenizer) if tokenizer else None,
-            "device": device, "dtype": dtype, "allow_contaminated": allow_contaminated,
-        }  # fmt: skip
+            "tasks": tasks,
+            "model": str(model),
+            "output_dir": str(output_dir),
+            "limit": limit,
+            "truncate": truncate,
+            "tokenizer": str(tokenizer) if tokenizer else None,
+            "device": device,
+            "dtype": dtype,
+            "allow_contaminated": allow_contaminated,
+        }
         with started(processes, shared) as group:
-            return evaluate(
-                **shared, save_requests=save_requests, ranks=group, progress=progress
-            )  # fmt: skip
+            return evaluate(**shared, save_requests=save_requests, ranks=group, progress=progress)
     loaded = (
-        model if isinstance(model, LanguageModel)
-        else load_model(
-            model, tokenizer=tokenizer, device=device or device_of(ranks), dtype=dtype
-        )
-    )  # fmt: skip
+        model
+        if isinstance(model, LanguageModel)
+        else load_model(model, tokenizer=tokenizer, device=device or device_of(ranks), dtype=dtype)
+    )
     results = []
     for index, task in enumerate(resolved):
         began = time.monotonic()
@@ -131,15 +126,25 @@ def _score(
     metrics: dict[str, Any] = dict(task.aggregate(documents, scores))
     metrics["primary_score"] = metrics[task.config.primary_metric]
     predictions = [
-        {"doc_id": i, "native_id": d.get("id"), "metrics": s, "model_output": a,
-         "label": d.get("gold", 0)}
+        {
+            "doc_id": i,
+            "native_id": d.get("id"),
+            "metrics": s,
+            "model_output": a,
+            "label": d.get("gold", 0),
+        }
         for i, (d, s, a) in enumerate(zip(documents, scores, answers, strict=True))
-    ]  # fmt: skip
+    ]
     return {
-        "task_idx": index, "task": task, "metrics": metrics, "predictions": predictions,
-        "requests": requests, "documents": documents, "num_instances": len(documents),
+        "task_idx": index,
+        "task": task,
+        "metrics": metrics,
+        "predictions": predictions,
+        "requests": requests,
+        "documents": documents,
+        "num_instances": len(documents),
         "current_date": datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-    }  # fmt: skip
+    }
 
 
 def _answer(
@@ -153,9 +158,12 @@ def _answer(
     found: list[dict[str, Any]]
     if task.kind == "loglikelihood":
         encoded = scorer.encode_pairs(
-            model, [(r.context, r.continuation) for r in flat], strict=task.strict_prefix,
-            truncate=truncate, where=task.name,
-        )  # fmt: skip
+            model,
+            [(r.context, r.continuation) for r in flat],
+            strict=task.strict_prefix,
+            truncate=truncate,
+            where=task.name,
+        )
         found = [one.as_dict() for one in scorer.loglikelihoods(model, encoded, ranks)]
     elif task.kind == "loglikelihood_rolling":
         found = scorer.rolling(model, [request.context for request in flat], ranks)

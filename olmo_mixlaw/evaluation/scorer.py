@@ -47,9 +47,11 @@ class Likelihood:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "sum_logits": self.sum_logits, "num_tokens": self.num_tokens,
-            "num_tokens_all": self.num_tokens_all, "is_greedy": self.is_greedy,
-        }  # fmt: skip
+            "sum_logits": self.sum_logits,
+            "num_tokens": self.num_tokens,
+            "num_tokens_all": self.num_tokens_all,
+            "is_greedy": self.is_greedy,
+        }
 
 
 def encode_pairs(
@@ -218,9 +220,11 @@ def _collect(
     values, right = _finite_scores(model, states[where[0], where[1]], where[2])
     for i, end, n in zip(batch, ends.tolist(), lengths.tolist(), strict=True):
         results[i] = Likelihood(
-            float(values[end - n : end].sum()), n, len(requests[i].context) + n,
+            float(values[end - n : end].sum()),
+            n,
+            len(requests[i].context) + n,
             bool(right[end - n : end].all()),
-        )  # fmt: skip
+        )
 
 
 def _finite_scores(
@@ -271,11 +275,14 @@ def _score_sequences(
     length = ids.shape[1]
     return [
         {
-            "sum_logits": float(row.sum()), "num_tokens": length - 1, "num_tokens_all": length,
-            "text_logits": float(part.sum()), "num_bytes": int(count.sum()),
+            "sum_logits": float(row.sum()),
+            "num_tokens": length - 1,
+            "num_tokens_all": length,
+            "text_logits": float(part.sum()),
+            "num_bytes": int(count.sum()),
         }
         for row, part, count in zip(values, text, n_bytes, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def rolling(
@@ -295,10 +302,15 @@ def rolling(
             windows.append(Encoded(tuple(before), tuple(ids[start:end])))
             owners.append(owner)
     totals = [
-        {"sum_logits": 0.0, "num_tokens": 0, "num_tokens_all": 0,
-         "num_chars": len(text), "num_bytes": len(text.encode("utf-8"))}
+        {
+            "sum_logits": 0.0,
+            "num_tokens": 0,
+            "num_tokens_all": 0,
+            "num_chars": len(text),
+            "num_bytes": len(text.encode("utf-8")),
+        }
         for text in texts
-    ]  # fmt: skip
+    ]
     for owner, found in zip(owners, loglikelihoods(model, windows, ranks), strict=True):
         totals[owner]["sum_logits"] += found.sum_logits
         totals[owner]["num_tokens"] += found.num_tokens

@@ -95,14 +95,20 @@ def average(name: str, primary_metric: str, lines: Sequence[Mapping[str, Any]]) 
     first = lines[0]
     hashes = json.dumps(sorted(str(line["task_hash"]) for line in lines))
     return {
-        **first, "task_name": name, "task_hash": hashlib.md5(hashes.encode()).hexdigest(),
+        **first,
+        "task_name": name,
+        "task_hash": hashlib.md5(hashes.encode()).hexdigest(),
         "task_config": {
-            **first["task_config"], "task_name": name, "primary_metric": primary_metric,
+            **first["task_config"],
+            "task_name": name,
+            "primary_metric": primary_metric,
             "metadata": {"num_tasks": len(lines), "description": "Aggregate metric", "alias": name},
         },
         "processing_time": sum(line["processing_time"] for line in lines),
-        "num_instances": sum(counts), "metrics": metrics, "task_idx": None,
-    }  # fmt: skip
+        "num_instances": sum(counts),
+        "metrics": metrics,
+        "task_idx": None,
+    }
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[tuple[str, ...], float]:

@@ -61,15 +61,19 @@ class TaskConfig:
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for files."""
         return {
-            "task_name": self.task_name, "task_core": self.task_name.split(":")[0],
-            "split": self.split, "limit": self.limit, "num_shots": self.num_shots,
+            "task_name": self.task_name,
+            "task_core": self.task_name.split(":")[0],
+            "split": self.split,
+            "limit": self.limit,
+            "num_shots": self.num_shots,
             "random_subsample_seed": self.random_subsample_seed,
-            "primary_metric": self.primary_metric, "native_id_field": "id",
+            "primary_metric": self.primary_metric,
+            "native_id_field": "id",
             "context_kwargs": dict(self.context_kwargs) or None,
             "generation_kwargs": dict(self.generation_kwargs) or None,
             "metric_kwargs": dict(self.metric_kwargs) or None,
             "metadata": dict(self.metadata),
-        }  # fmt: skip
+        }
 
 
 class Task(ABC):

@@ -15,7 +15,7 @@ import pandas as pd
 
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import DataError, FitError
-from olmo_mixlaw.laws.base import Law, Scene
+from olmo_mixlaw.laws.law import Law, Scene
 
 FORMAT = 1
 

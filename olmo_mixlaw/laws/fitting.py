@@ -14,10 +14,10 @@ import numpy as np
 
 from olmo_mixlaw import __version__
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws.base import Inputs, Law, Parameter, Scene
-from olmo_mixlaw.laws.coupled import CoupledLaw
+from olmo_mixlaw.laws.engine.solver import Problems, Solutions, data_curvature, solve
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.solver import Problems, Solutions, data_curvature, solve
+from olmo_mixlaw.laws.formulas.coupled import CoupledLaw
+from olmo_mixlaw.laws.law import Inputs, Law, Parameter, Scene
 from olmo_mixlaw.runs import Design, RunTable
 
 # The residual noise of log loss that a fit starts from, and the least that it may claim: no
@@ -111,11 +111,18 @@ def fit_formula(
         raise FitError(f"{law.name}: the fit diverged from every start; check the table's losses")
     noise = problems.noise if not law.coupled else np.repeat(problems.noise, scene.n_targets)
     return Fit(
-        law=law, scene=scene, theta=best.theta, theta_sd=_standard_errors(best, problems),
-        noise=noise, mixtures=np.unique(design.ratios, axis=0), n_rows=len(design),
-        converged=best.converged, seed=seed, data_hash=data_hash(design),
+        law=law,
+        scene=scene,
+        theta=best.theta,
+        theta_sd=_standard_errors(best, problems),
+        noise=noise,
+        mixtures=np.unique(design.ratios, axis=0),
+        n_rows=len(design),
+        converged=best.converged,
+        seed=seed,
+        data_hash=data_hash(design),
         provenance=provenance(settings),
-    )  # fmt: skip
+    )
 
 
 def refit(
@@ -135,17 +142,23 @@ def refit(
     groups = len(problems.mean)
     many = replace(problems, noise=fit.noise[:groups]).weighted(_counts(problems, weights))
     best = solve(
-        many, np.arange(copies * groups), np.tile(fit.theta, (copies, 1)),
-        iterations=iterations, tolerance=tolerance,
-    )  # fmt: skip
+        many,
+        np.arange(copies * groups),
+        np.tile(fit.theta, (copies, 1)),
+        iterations=iterations,
+        tolerance=tolerance,
+    )
     errors = _standard_errors(best, many)
     return [
         replace(
-            fit, theta=best.theta[s], theta_sd=errors[s], converged=best.converged[s],
+            fit,
+            theta=best.theta[s],
+            theta_sd=errors[s],
+            converged=best.converged[s],
             data_hash=digest,
         )
         for s in (slice(i * groups, (i + 1) * groups) for i in range(copies))
-    ]  # fmt: skip
+    ]
 
 
 def _counts(problems: Problems, weights: np.ndarray) -> np.ndarray:
@@ -225,9 +238,13 @@ def _problems(
     whole = Problems(
         coupled if law.coupled else separable,
         log_loss.reshape(1, -1) if law.coupled else np.ascontiguousarray(log_loss.T),
-        mean, column("sd"), column("lower"), column("upper"),
-        np.full(len(items), FIRST_NOISE), huber,
-    )  # fmt: skip
+        mean,
+        column("sd"),
+        column("lower"),
+        column("upper"),
+        np.full(len(items), FIRST_NOISE),
+        huber,
+    )
     if not law.coupled:
         return whole
     blocks = law.blocks(mean, inputs, scene) if isinstance(law, CoupledLaw) else None

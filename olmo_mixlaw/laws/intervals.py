@@ -16,9 +16,14 @@ from olmo_mixlaw.runs import Design
 
 
 def predicted_interval(
-    fit: Fit, ratios: np.ndarray, n_params: Any = np.nan, n_tokens: Any = np.nan,
-    *, level: float = 0.9, n_active: Any = None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    fit: Fit,
+    ratios: np.ndarray,
+    n_params: Any = np.nan,
+    n_tokens: Any = np.nan,
+    *,
+    level: float = 0.9,
+    n_active: Any = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Low and high losses in nats, (R, T) each, between which a new run falls `level` of the time.
 
     Raises `FitError` for a level outside (0, 1), and as `Fit.predict` does.

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.stats import norm
 
 from olmo_mixlaw.errors import ConfigError, FitError
-from olmo_mixlaw.laws.base import Law
 from olmo_mixlaw.laws.fitted import Fit
+from olmo_mixlaw.laws.law import Law
 from olmo_mixlaw.runs import Design
 
 CAPACITIES = ("total", "active", "effective")
@@ -59,7 +59,7 @@ def check_capacity(design: Design, capacity: str) -> None:
 
     Raises `ConfigError` for an unknown name, `FitError` for missing counts, an active count above
     the total, or, for `effective`, fewer than two models off the most common sparsity.
-    """  # fmt: skip
+    """
     if capacity not in CAPACITIES:
         raise ConfigError(f"capacity: {capacity!r} is none of {', '.join(CAPACITIES)}")
     if capacity == "total":
@@ -136,7 +136,7 @@ def fit_cost(fitted: Fit, design: Design) -> float:
     """Minus the log posterior of a fit, its noise profiled out: comparable between rho.
 
     `sum_t n_t log s_t` with s the clipped residual scale of log loss, plus the prior's half square.
-    """  # fmt: skip
+    """
     guess = fitted.predict(design.ratios, design.n_params, design.n_tokens)
     error = np.log(guess) - np.log(design.losses)
     cost = 0.0
@@ -192,8 +192,9 @@ def _where_it_rises(known: dict[float, float], best: float) -> tuple[float, floa
     by less than a half: for a minimum at an end of [0, 1], which no parabola fits."""
     ends = []
     for side in (
-        sorted((r for r in known if r < best), reverse=True), sorted(r for r in known if r > best)
-    ):  # fmt: skip
+        sorted((r for r in known if r < best), reverse=True),
+        sorted(r for r in known if r > best),
+    ):
         end = last = best
         for r in side:
             low, high = known[last] - known[best], known[r] - known[best]
@@ -211,7 +212,7 @@ def bootstrap_capacity(fit: Fit, design: Design, *, replicates: int, seed: int) 
     A profiled rho varies too: the replicates are shared out among `RHO_STRATA` values of it, the
     middles of equal parts of its (normal, cut to [0, 1]) interval.
     """
-    from olmo_mixlaw.laws.uncertainty import bootstrap
+    from olmo_mixlaw.laws.choice.uncertainty import bootstrap
 
     known = np.isfinite(fit.rho_interval).all()
     strata = min(RHO_STRATA, replicates) if known else 1

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from olmo_mixlaw.laws.base import Inputs
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.kriging import ROOT5, SOFT, Kriging, features, shared_effects
-from olmo_mixlaw.laws.stack import Stack
+from olmo_mixlaw.laws.law import Inputs
+from olmo_mixlaw.laws.learners.kriging import ROOT5, SOFT, Kriging, features, shared_effects
+from olmo_mixlaw.laws.learners.stack import Stack
 
 # Ratios (S, K) and whether slopes are wanted -> losses (S, T) and slopes (S, T, K) or None.
 Surface = Callable[[np.ndarray, bool], tuple[np.ndarray, np.ndarray | None]]
@@ -79,8 +79,9 @@ def _stacked(fit: Fit, n_params: float, n_tokens: float) -> Surface:
         total = np.sum(list(weights.values()), axis=0)
     parts = [
         (weight / total, surface(members[name], n_params, n_tokens))
-        for name, weight in weights.items() if weight.max() > 1e-3
-    ]  # fmt: skip
+        for name, weight in weights.items()
+        if weight.max() > 1e-3
+    ]
 
     def at(ratios: np.ndarray, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
         log_loss = np.zeros((len(ratios), len(fit.targets)))
@@ -138,8 +139,9 @@ def _kriged(fit: Fit, n_params: float, n_tokens: float) -> Surface:
             blocks = [at(ratios[i : i + step], slopes) for i in range(0, len(ratios), step)]
             gradient = [b for _, b in blocks if b is not None]
             return (
-                np.concatenate([a for a, _ in blocks]), np.concatenate(gradient) if slopes else None
-            )  # fmt: skip
+                np.concatenate([a for a, _ in blocks]),
+                np.concatenate(gradient) if slopes else None,
+            )
         inputs = _at(fit, ratios, n_params, n_tokens)
         base = mean.predict(fit, inputs)
         value, by_ratio = residual(ratios, slopes)

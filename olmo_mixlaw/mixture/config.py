@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw.errors import ConfigError, unknown_name
-from olmo_mixlaw.mixture.from_law import FromLaw
 from olmo_mixlaw.mixture.schedule import (
     Constant,
     Exponential,
@@ -174,10 +173,10 @@ def build_schedule(
     part = SCHEDULES.get(plan.name, f"{place}.name")
     if part is Constant:
         raise ConfigError(f"{place}.name: constant ratios are given as {where}.ratios")
-    if part is FromLaw:
+    if plan.name == "from_law":
         if plan.fit is None:
             raise ConfigError(f"{place}.fit: is missing; from_law reads a fitted law")
-        return FromLaw(names, place, Path(plan.fit), n_params, plan.options)
+        return part(names, place, Path(plan.fit), n_params, plan.options)
     if not isinstance(part, type):
         return Sampled(names, place, part, plan.options)
     knots = [Knot(knot.at, knot.ratios) for knot in plan.knots]

@@ -207,8 +207,10 @@ class Plan:
         segment = self._segments[s]
         before = self._before(s, j)
         shift = self._phase + (segment.number + j) * _GOLDEN_STEP
-        bounds = [(a + d * j - shift) >> _PLACES for a, d in
-                  zip(segment.intercept, segment.slope, strict=True)]  # fmt: skip
+        bounds = [
+            (a + d * j - shift) >> _PLACES
+            for a, d in zip(segment.intercept, segment.slope, strict=True)
+        ]
         counts = np.diff(np.array([(-shift) >> _PLACES, *bounds], object)).astype(np.int64)
         sources = np.repeat(np.arange(len(counts)), counts)
         indices = np.concatenate(

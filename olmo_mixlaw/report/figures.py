@@ -101,13 +101,23 @@ def loss_against_ratio(design: Design, fit: Predictor) -> Figure:
                 curve = fit.predict(path, np.full(60, size), tokens)[:, column]
                 axis.plot(points, curve, color=colours[size], lw=1.3, alpha=0.8)
                 axis.vlines(
-                    own[rows], design.losses[rows, column], predicted[rows, column],
-                    color=colours[size], lw=0.9, alpha=0.7,
-                )  # fmt: skip
+                    own[rows],
+                    design.losses[rows, column],
+                    predicted[rows, column],
+                    color=colours[size],
+                    lw=0.9,
+                    alpha=0.7,
+                )
                 axis.plot(
-                    own[rows], design.losses[rows, column], "o", ms=5, mec="white", mew=0.7,
-                    color=colours[size], label=size_label(size),
-                )  # fmt: skip
+                    own[rows],
+                    design.losses[rows, column],
+                    "o",
+                    ms=5,
+                    mec="white",
+                    mew=0.7,
+                    color=colours[size],
+                    label=size_label(size),
+                )
             axis.set_title(name)
             axis.set_xlabel(f"ratio of {name}")
         axes[0, 0].set_ylabel("held-out loss (nats a token)")
@@ -132,9 +142,12 @@ def loss_against_size(
     )[0]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(design.targets), figsize=(3.1 * len(design.targets), 3.1), squeeze=False,
+            1,
+            len(design.targets),
+            figsize=(3.1 * len(design.targets), 3.1),
+            squeeze=False,
             layout="constrained",
-        )  # fmt: skip
+        )
         for axis, (column, name) in zip(axes[0], enumerate(design.targets), strict=True):
             key = design.domains.index(name) if name in design.domains else 0
             shades = plt.get_cmap("cividis_r")(0.1 + 0.8 * _rank(mixtures[:, key]))
@@ -145,10 +158,15 @@ def loss_against_size(
                 curve = fit.predict(np.tile(mixture, (len(grid), 1)), grid, tokens)[:, column]
                 axis.plot(grid, curve, color=shades[j], lw=1.2, alpha=0.8)
                 axis.plot(
-                    design.n_params[rows], design.losses[rows, column], "o", ms=4.5,
-                    color=shades[j], mec="white", mew=0.6,
+                    design.n_params[rows],
+                    design.losses[rows, column],
+                    "o",
+                    ms=4.5,
+                    color=shades[j],
+                    mec="white",
+                    mew=0.6,
                     label=f"{mixtures[j, key]:.2f}",
-                )  # fmt: skip
+                )
             if target_size > sizes[-1]:
                 axis.axvspan(sizes[-1], grid[-1], color=EXTRAPOLATED, zorder=-1, lw=0)
             axis.plot(target_size, at_target[column], "D", ms=6.5, color=ACCENT, mec="white")
@@ -195,9 +213,17 @@ def recall_against_ratio(table: RunTable, domain: str, task: str, floor: float) 
                     }
                 ).sort_values("ratio")
                 axis.errorbar(
-                    points["ratio"], points["value"], yerr=points["stderr"], fmt="o-", ms=5,
-                    lw=1.5, color=colours[size], mec="white", mew=0.7, label=size_label(size),
-                )  # fmt: skip
+                    points["ratio"],
+                    points["value"],
+                    yerr=points["stderr"],
+                    fmt="o-",
+                    ms=5,
+                    lw=1.5,
+                    color=colours[size],
+                    mec="white",
+                    mew=0.7,
+                    label=size_label(size),
+                )
             axis.set_xlabel(f"ratio of {domain}")
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
@@ -218,8 +244,9 @@ def mixture_bars(domains: list[str], rows: dict[str, np.ndarray]) -> Figure:
             for j, ratio in enumerate(ratios):
                 axis.barh(y, ratio, left=left, color=colours[j % 8], edgecolor="white", height=0.75)
                 if ratio > 0.06:
-                    axis.text(left + ratio / 2, y, f"{ratio:.2f}", ha="center", va="center",
-                              fontsize=8)  # fmt: skip
+                    axis.text(
+                        left + ratio / 2, y, f"{ratio:.2f}", ha="center", va="center", fontsize=8
+                    )
                 left += ratio
         axis.set_yticks(range(len(rows)), list(reversed(rows)))
         axis.get_yticklabels()[0].set_fontweight("bold")

@@ -50,12 +50,19 @@ def predicted_against_measured(design: Design, predicted: np.ndarray, title: str
         for i, (label, rows, colour) in enumerate(groups):
             shown = label if len(levels) <= LEGEND_SIZES or i in (0, len(levels) - 1) else None
             left.plot(
-                design.losses[rows].ravel(), predicted[rows].ravel(), "o", ms=3.5, alpha=0.7,
-                color=colour, mec="none", label=shown,
-            )  # fmt: skip
+                design.losses[rows].ravel(),
+                predicted[rows].ravel(),
+                "o",
+                ms=3.5,
+                alpha=0.7,
+                color=colour,
+                mec="none",
+                label=shown,
+            )
             for y, t in enumerate(order):
-                right.plot(error[rows, t], y + spread[rows], "o", ms=3, alpha=0.7, color=colour,
-                           mec="none")  # fmt: skip
+                right.plot(
+                    error[rows, t], y + spread[rows], "o", ms=3, alpha=0.7, color=colour, mec="none"
+                )
         ends = [np.nanmin(design.losses), np.nanmax(design.losses)]
         left.plot(ends, ends, color=GREY, lw=0.9, ls="--")
         left.set(title=title, xlabel="measured loss (nats)", ylabel="predicted loss (nats)")
@@ -74,9 +81,13 @@ def held_out_errors(frame: pd.DataFrame, choice: str) -> Figure:
     mean = frame.groupby("law")["mre"].mean().sort_values(ascending=False, na_position="first")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(splits), figsize=(3.0 + 2.6 * len(splits), 0.3 * len(mean) + 1.4),
-            squeeze=False, sharey=True, layout="constrained",
-        )  # fmt: skip
+            1,
+            len(splits),
+            figsize=(3.0 + 2.6 * len(splits), 0.3 * len(mean) + 1.4),
+            squeeze=False,
+            sharey=True,
+            layout="constrained",
+        )
         for axis, split in zip(axes[0], splits, strict=True):
             part = frame[frame["split"] == split].set_index("law").reindex(mean.index)
             values = part["mre"].to_numpy(float)
@@ -115,21 +126,29 @@ def best_mixture(ranges: pd.DataFrame, title: str, path: pd.DataFrame | None = N
             1, panels, figsize=(5.2 * panels, height), squeeze=False, layout="constrained"
         )
         axis = axes[0, 0]
-        axis.hlines(y, rows["tried_low"], rows["tried_high"], color="#e0e4ea", lw=9,
-                    label="mixtures tried")  # fmt: skip
+        axis.hlines(
+            y, rows["tried_low"], rows["tried_high"], color="#e0e4ea", lw=9, label="mixtures tried"
+        )
         if "low" in rows:
             axis.hlines(y, rows["low"], rows["high"], color="#e8b79c", lw=5, label="as good")
         if "drawn_low" in rows:
-            axis.hlines(y, rows["drawn_low"], rows["drawn_high"], color="#5b6370", lw=1.4,
-                        label="90 % of bootstrap optima")  # fmt: skip
+            axis.hlines(
+                y,
+                rows["drawn_low"],
+                rows["drawn_high"],
+                color="#5b6370",
+                lw=1.4,
+                label="90 % of bootstrap optima",
+            )
         axis.plot(rows["best"], y, "D", color=ACCENT, mec="white", ms=6.5, label="best")
         axis.set_yticks(y, list(rows["domain"]))
         axis.set(title=title, xlabel="ratio")
         axis.set_xlim(left=-0.01)
         axis.grid(axis="y", visible=False)
         axis.set_ylim(-0.7, len(rows) - 0.3)
-        figure.legend(*axis.get_legend_handles_labels(), fontsize=8, ncols=4,
-                      loc="outside lower left")  # fmt: skip
+        figure.legend(
+            *axis.get_legend_handles_labels(), fontsize=8, ncols=4, loc="outside lower left"
+        )
         if path is not None:
             _along(axes[0, 1], path, list(rows["domain"])[::-1])
     return figure
@@ -144,8 +163,15 @@ def _along(axis: plt.Axes, path: pd.DataFrame, domains: list[str]) -> None:
     for i, name in enumerate(domains):
         share = float(path[name].iloc[-1])
         if share > 0.04:
-            axis.annotate(name, (x[-1], heights[i] - share / 2), xytext=(-4, 0), ha="right",
-                          textcoords="offset points", va="center", fontsize=8)  # fmt: skip
+            axis.annotate(
+                name,
+                (x[-1], heights[i] - share / 2),
+                xytext=(-4, 0),
+                ha="right",
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
     labels = [
         "\n".join(
             size_label(v) if np.isfinite(v) else "-" for v in (row["n_params"], row["n_tokens"])

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from olmo_mixlaw import laws
+from olmo_mixlaw import advice, laws
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.datasets import open_dataset
-from olmo_mixlaw.laws.uncertainty import bootstrap, interval
+from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
 from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.config import StudyConfig
@@ -32,7 +32,7 @@ class Answer:
 
     fits: dict[str, laws.Fit]
     comparison: laws.Comparison
-    proposal: laws.Optimum
+    proposal: advice.Optimum
     ratio_interval: tuple[np.ndarray, np.ndarray]
     loss_interval: tuple[np.ndarray, np.ndarray]
     rung: Rung
@@ -50,13 +50,16 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
     rung = rung_of(study, study.target.size)
     _, n_tokens = whole_batches(study.target.tokens, rung)
 
-    def best(fit: laws.Fit, starts: int) -> laws.Optimum:
-        return laws.optimum(
-            fit, rung.n_params, n_tokens, starts=starts,
+    def best(fit: laws.Fit, starts: int) -> advice.Optimum:
+        return advice.optimum(
+            fit,
+            rung.n_params,
+            n_tokens,
+            starts=starts,
             target_weights=study.target.weights or None,
             lower={domain: bounds[0] for domain, bounds in study.target.bounds.items()},
             upper={domain: bounds[1] for domain, bounds in study.target.bounds.items()},
-        )  # fmt: skip
+        )
 
     chosen = fits[comparison.choice]
     proposal = best(chosen, starts=8)
@@ -84,8 +87,9 @@ def knowledge(study: StudyConfig, table: RunTable) -> list[tuple[str, str]]:
     """The (domain, task) pairs whose recall was scored."""
     scored = set(table.scores.loc[table.scores["metric"] == "exact_match", "task"])
     asking = [d for d, uri in study.domains.items() if open_dataset(uri).questions()]
-    names = [(d, f"{t}:{d}" if len(asking) > 1 else t) for t in study.evaluation.tasks
-             for d in asking]  # fmt: skip
+    names = [
+        (d, f"{t}:{d}" if len(asking) > 1 else t) for t in study.evaluation.tasks for d in asking
+    ]
     return [(domain, task) for domain, task in names if task in scored]
 
 

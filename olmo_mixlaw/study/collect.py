@@ -38,8 +38,14 @@ def collect(runs: list[Run], folders: dict[str, Path], domains: list[str]) -> Ru
             if found.empty:
                 raise DataError(f"{folders[run.run_id] / 'eval'}: no loss on domain {domain!r}")
             losses.append(
-                {**about, "seed": run.seed, "mixture": run.mixture, **weights,
-                 "domain": domain, "loss": float(found["value"].iloc[0])}
-            )  # fmt: skip
+                {
+                    **about,
+                    "seed": run.seed,
+                    "mixture": run.mixture,
+                    **weights,
+                    "domain": domain,
+                    "loss": float(found["value"].iloc[0]),
+                }
+            )
         scores += [{**about, **row} for row in read[SCORED].to_dict("records")]
     return RunTable(pd.DataFrame(losses), pd.DataFrame(scores), source="study")

@@ -14,7 +14,7 @@ from olmo_mixlaw.errors import ConfigError, unknown_name
 from olmo_mixlaw.evaluation.catalog import task_names
 from olmo_mixlaw.models.ladder import load_ladder
 from olmo_mixlaw.registry import LAWS
-from olmo_mixlaw.runs import WEIGHT_TOLERANCE
+from olmo_mixlaw.runs.table import WEIGHT_TOLERANCE
 from olmo_mixlaw.shipped import find_config
 
 LEAST_VOCABULARY = 258
@@ -134,10 +134,12 @@ def check(study: StudyConfig, where: str) -> None:
                 f"{where}: target.bounds.{domain}: {bounds}: expected [least, most] within 0 and 1"
             )
     numbers = {
-        "tokens": min(study.tokens), "target.tokens": study.target.tokens,
-        "workers": study.workers, "checkpoint_every": study.checkpoint_every,
+        "tokens": min(study.tokens),
+        "target.tokens": study.target.tokens,
+        "workers": study.workers,
+        "checkpoint_every": study.checkpoint_every,
         "evaluation.heldout_tokens": study.evaluation.heldout_tokens,
-    }  # fmt: skip
+    }
     for key, value in numbers.items():
         if value <= 0:
             raise ConfigError(f"{where}: {key}: {value}: must be positive")

@@ -76,7 +76,7 @@ def report_page(
         ),
         _proposal_section(study, answer, minded, proposed),
         page.Section("All runs", "Held-out loss in nats a token.", [page.table(_all_runs(table))]),
-    ]  # fmt: skip
+    ]
     best = answer.proposal.mixture(decimals=3)
     return page.Page(
         title=f"Study {study.name}",
@@ -202,8 +202,11 @@ def _certainty(answer: Answer) -> pd.DataFrame:
 def _quality(frame: pd.DataFrame) -> pd.DataFrame:
     """Held-out errors with a row a law and a column a (measure, split)."""
     names = {
-        "mre": "error %", "mixture_r2": "mixture R²", "rho": "rank ρ", "regret": "regret (nats)",
-    }  # fmt: skip
+        "mre": "error %",
+        "mixture_r2": "mixture R²",
+        "rho": "rank ρ",
+        "regret": "regret (nats)",
+    }
     wide = frame.pivot(index="law", columns="split", values=list(names))
     wide.columns = [f"{names[measure]}, {split.replace('_', ' ')}" for measure, split in wide]
     wide = wide.dropna(axis=1, how="all").astype(float)

@@ -107,11 +107,13 @@ def tasks(study: StudyConfig) -> list[dict[str, Any]]:
         {
             "task_name": "domain_loss",
             "context_kwargs": {
-                "dataset": uri, "domain": domain, "max_tokens": study.evaluation.heldout_tokens,
+                "dataset": uri,
+                "domain": domain,
+                "max_tokens": study.evaluation.heldout_tokens,
             },
         }
         for domain, uri in study.domains.items()
-    ]  # fmt: skip
+    ]
     asking = {d: uri for d, uri in study.domains.items() if open_dataset(uri).questions()}
     recall = [
         {

@@ -41,9 +41,7 @@ def run_all(runs: list[Run], folders: dict[str, Path], evaluation: dict, workers
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # before the server imports torch
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([
-        "olmo_mixlaw.training.launch", "olmo_mixlaw.evaluation.run",
-    ])  # fmt: skip
+    context.set_forkserver_preload(["olmo_mixlaw.training.launch", "olmo_mixlaw.evaluation.run"])
     running: dict[str, tuple[Run, BaseProcess]] = {}
     try:
         while waiting or running:

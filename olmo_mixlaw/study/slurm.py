@@ -113,9 +113,12 @@ def _submit_unless_queued(folder: Path, evaluation: dict[str, Any], settings: Sl
     if settings.gpus:
         optional["gpus_per_node"] = settings.gpus
     executor.update_parameters(
-        name=folder.name, timeout_min=settings.minutes, cpus_per_task=settings.cpus,
-        mem_gb=settings.memory_gb, **optional,
-    )  # fmt: skip
+        name=folder.name,
+        timeout_min=settings.minutes,
+        cpus_per_task=settings.cpus,
+        mem_gb=settings.memory_gb,
+        **optional,
+    )
     try:
         job = executor.submit(main, str(folder.resolve()), evaluation)
     except submitit.core.utils.FailedJobError as error:

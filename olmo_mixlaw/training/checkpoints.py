@@ -22,10 +22,21 @@ from olmo_mixlaw.training.trainer import STATE, MixTrainer
 
 # What a checkpoint's weights depend on: each of them must be as in the run that wrote it.
 _SHAPE = (
-    "vocab_size", "embedding_size", "d_model", "n_layers", "n_heads", "n_kv_heads",
-    "mlp_ratio", "mlp_hidden_size", "weight_tying", "include_bias", "attention_layer_norm",
-    "layer_norm_type", "norm_after", "moe",
-)  # fmt: skip
+    "vocab_size",
+    "embedding_size",
+    "d_model",
+    "n_layers",
+    "n_heads",
+    "n_kv_heads",
+    "mlp_ratio",
+    "mlp_hidden_size",
+    "weight_tying",
+    "include_bias",
+    "attention_layer_norm",
+    "layer_norm_type",
+    "norm_after",
+    "moe",
+)
 
 
 def allow_trainer_state() -> None:

@@ -119,8 +119,11 @@ def make_tokenizer(
 def refuse_unsupported(data: DataConfig, where: str) -> None:
     """Raise `ConfigError` for what OLMo's memmap reader offers and a mixture doesn't."""
     for key in (
-        "generate_attention_mask", "generate_doc_lengths", "label_mask_paths", "instance_filter",
-    ):  # fmt: skip
+        "generate_attention_mask",
+        "generate_doc_lengths",
+        "label_mask_paths",
+        "instance_filter",
+    ):
         if getattr(data, key):
             raise ConfigError(f"{where}: data.{key}: can't be used with a mixture; leave it out")
 
@@ -200,8 +203,10 @@ def description(mixture: Mixture, config: MixtureConfig | None) -> dict[str, Any
     return {
         "sources": sources,
         "schedule": schedule,
-        "ratios": [[dict(zip(mixture.labels, row, strict=True)) for row in pair]
-                   for pair in ratios.tolist()[:64]],
+        "ratios": [
+            [dict(zip(mixture.labels, row, strict=True)) for row in pair]
+            for pair in ratios.tolist()[:64]
+        ],
         "seed": plan.seed,
         "block_size": plan.block_size,
-    }  # fmt: skip
+    }

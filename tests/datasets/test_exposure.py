@@ -15,7 +15,7 @@ def shares_of(exposure, draws=200_000):
     return np.bincount(facts, minlength=exposure.n) / draws
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 400), st.integers(1, 20), st.floats(0, 3), st.floats(0.05, 1))
 def test_popularities_sum_to_one_over_the_facts_kept(n, groups, exponent, subsample):
     exposure = make_exposure(

@@ -110,7 +110,7 @@ def test_text_is_written_in_one_pass_or_by_slices_alike(write, tmp_path):
 FULL_DISK = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-from olmo_mixlaw.cli import app, run
+from olmo_mixlaw.cli.app import app, run
 sys.exit(run(app, sys.argv[1:]))
 """
 

@@ -34,16 +34,30 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -
 
     config = TrainConfig.new(
         model={
-            "d_model": 32, "n_heads": 2, "n_layers": 2, "mlp_ratio": 2, "vocab_size": 400,
-            "embedding_size": 512, "max_sequence_length": 96, "eos_token_id": 0,
-            "pad_token_id": 0, "rope": True, "weight_tying": True, "layer_norm_type": "rms",
-            "activation_type": "swiglu", "init_device": "cpu", "attention_dropout": 0.0,
-            "residual_dropout": 0.0, "embedding_dropout": 0.0, "init_std": 0.2,
-            "include_bias": False, "bias_for_layer_norm": False,
+            "d_model": 32,
+            "n_heads": 2,
+            "n_layers": 2,
+            "mlp_ratio": 2,
+            "vocab_size": 400,
+            "embedding_size": 512,
+            "max_sequence_length": 96,
+            "eos_token_id": 0,
+            "pad_token_id": 0,
+            "rope": True,
+            "weight_tying": True,
+            "layer_norm_type": "rms",
+            "activation_type": "swiglu",
+            "init_device": "cpu",
+            "attention_dropout": 0.0,
+            "residual_dropout": 0.0,
+            "embedding_dropout": 0.0,
+            "init_std": 0.2,
+            "include_bias": False,
+            "bias_for_layer_norm": False,
         },
         tokenizer={"identifier": str(tokenizer_file)},
         data={"datasets": {"bio": [BIO], "code": [CODE]}},
-    )  # fmt: skip
+    )
     folder = tmp_path_factory.mktemp("run") / "step7-unsharded"
     folder.mkdir()
     torch.manual_seed(0)
@@ -63,10 +77,18 @@ def llama(
         folder = tmp_path_factory.mktemp("hf")
         torch.manual_seed(seed)
         config = LlamaConfig(
-            vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=2, max_position_embeddings=context, tie_word_embeddings=True,
-            initializer_range=0.2, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-        )  # fmt: skip
+            vocab_size=400,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=context,
+            tie_word_embeddings=True,
+            initializer_range=0.2,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
         LlamaForCausalLM(config).save_pretrained(folder)
         end = "<|endoftext|>"
         PreTrainedTokenizerFast(
@@ -109,10 +131,7 @@ class Oracle(LanguageModel):
                         self.next[tuple(ids[end - size : end])] = ids[end]
 
     def read(
-        self,
-        ids: torch.Tensor,
-        cache: Any = None,
-        keep_cache: bool = False,
+        self, ids: torch.Tensor, cache: Any = None, keep_cache: bool = False
     ) -> tuple[torch.Tensor, Any]:
         read = ids if cache is None else torch.cat([cache, ids], dim=1)
         logits = torch.zeros(*ids.shape, self.vocab_size)

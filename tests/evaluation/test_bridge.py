@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from olmo_mixlaw.cli import run as run_command
+from olmo_mixlaw.cli.app import run as run_command
 from olmo_mixlaw.evaluation import catalog, evaluate, generation, olmes, scorer
 from olmo_mixlaw.evaluation.language_model import LanguageModel, load_model
 from olmo_mixlaw.evaluation.tasks import Request
@@ -43,10 +43,16 @@ def in_host(name: str, settings: dict[str, Any], model: LanguageModel) -> dict[s
     results = []
     for instance in task._instances:
         results.append(
-            {"doc_id": instance.doc_id, "native_id": instance.native_id, "idx": instance.idx,
-             "doc": instance.doc, "request": vars(instance.request), "label": instance.label,
-             "model_resps": answer(model, instance)}
-        )  # fmt: skip
+            {
+                "doc_id": instance.doc_id,
+                "native_id": instance.native_id,
+                "idx": instance.idx,
+                "doc": instance.doc,
+                "request": vars(instance.request),
+                "label": instance.label,
+                "model_resps": answer(model, instance),
+            }
+        )
     task.make_metrics()
     (metric,) = task._metrics
     metric.compute_for_docs(results)
@@ -63,9 +69,11 @@ def answer(model: LanguageModel, instance: Any) -> dict[str, Any]:
     if instance.request_type == "loglikelihood_rolling":
         return scorer.rolling(model, [asked.context])[0]
     request = Request(
-        asked.context, kind="generate_until", stop=tuple(asked.stop_sequences),
+        asked.context,
+        kind="generate_until",
+        stop=tuple(asked.stop_sequences),
         max_tokens=asked.generation_kwargs["max_gen_toks"],
-    )  # fmt: skip
+    )
     return generation.generate(model, [request])[0]
 
 
@@ -159,7 +167,7 @@ def test_doctor_reports_a_line_a_check() -> None:
 def test_unknown_command_line_task_is_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from olmo_mixlaw.evaluation.commands import evaluate as command
+    from olmo_mixlaw.cli.evaluate import evaluate as command
 
     code = run_command(command, [str(checkpoint), "-t", "bio_recal", "-o", str(tmp_path)])
     assert code == 2
@@ -167,7 +175,7 @@ def test_unknown_command_line_task_is_one_line(
 
 
 def test_command_line_scores_and_writes(checkpoint: Path, tmp_path: Path) -> None:
-    from olmo_mixlaw.evaluation.commands import evaluate as command
+    from olmo_mixlaw.cli.evaluate import evaluate as command
 
     arguments = [str(checkpoint), "-t", "bio_recall", "--limit", "4", "-o", str(tmp_path)]
     result = CliRunner().invoke(command, arguments)
@@ -177,7 +185,7 @@ def test_command_line_scores_and_writes(checkpoint: Path, tmp_path: Path) -> Non
 
 
 def test_command_line_lists_every_task() -> None:
-    from olmo_mixlaw.evaluation.commands import evaluate as command
+    from olmo_mixlaw.cli.evaluate import evaluate as command
 
     listed = CliRunner().invoke(command, ["--list-tasks"]).output.split()
     assert {*catalog.task_names(), *catalog.suite_names()} <= set(listed)

@@ -22,14 +22,27 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     config = TrainConfig.new(
         model={
-            "d_model": 8, "n_heads": 1, "n_layers": 1, "mlp_ratio": 2, "vocab_size": 50280,
-            "embedding_size": 50304, "max_sequence_length": 2048, "eos_token_id": 50279,
-            "pad_token_id": 1, "rope": True, "weight_tying": True, "layer_norm_type": "rms",
-            "activation_type": "swiglu", "init_device": "cpu", "init_std": 0.3,
-            "attention_dropout": 0.0, "residual_dropout": 0.0, "embedding_dropout": 0.0,
+            "d_model": 8,
+            "n_heads": 1,
+            "n_layers": 1,
+            "mlp_ratio": 2,
+            "vocab_size": 50280,
+            "embedding_size": 50304,
+            "max_sequence_length": 2048,
+            "eos_token_id": 50279,
+            "pad_token_id": 1,
+            "rope": True,
+            "weight_tying": True,
+            "layer_norm_type": "rms",
+            "activation_type": "swiglu",
+            "init_device": "cpu",
+            "init_std": 0.3,
+            "attention_dropout": 0.0,
+            "residual_dropout": 0.0,
+            "embedding_dropout": 0.0,
         },
         tokenizer={"identifier": "tokenizers/allenai_eleuther-ai-gpt-neox-20b-pii-special.json"},
-    )  # fmt: skip
+    )
     folder = tmp_path_factory.mktemp("wide")
     torch.manual_seed(3)
     torch.save(OLMo(config.model).state_dict(), folder / "model.pt")
@@ -84,9 +97,13 @@ def dumps_of_the_trainer() -> dict[str, set[str]]:
 
 
 def compare(
-    folder: Path, output: Path, patch: pytest.MonkeyPatch, dump: str, kinds: Iterable[str],
+    folder: Path,
+    output: Path,
+    patch: pytest.MonkeyPatch,
+    dump: str,
+    kinds: Iterable[str],
     count: int,
-) -> None:  # fmt: skip
+) -> None:
     theirs = in_loop(folder, dump, kinds, count, patch)
     task = {"task_name": dump, "limit": count, "random_subsample_seed": None}
     frame = evaluate(folder, [task], output, device="cpu", truncate=True)

@@ -18,16 +18,27 @@ from olmo_mixlaw.evaluation.head import Head, score_tokens
 from olmo_mixlaw.evaluation.language_model import HuggingFaceModel, load_model
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
-    rows=st.integers(1, 40), vocabulary=st.integers(2, 90), tile=st.integers(1, 64),
-    at_once=st.integers(1, 50), bias=st.booleans(), scale=st.sampled_from([1.0, 0.3]),
-    cap=st.sampled_from([None, 20.0]), seed=st.integers(0, 1000),
-)  # fmt: skip
+    rows=st.integers(1, 40),
+    vocabulary=st.integers(2, 90),
+    tile=st.integers(1, 64),
+    at_once=st.integers(1, 50),
+    bias=st.booleans(),
+    scale=st.sampled_from([1.0, 0.3]),
+    cap=st.sampled_from([None, 20.0]),
+    seed=st.integers(0, 1000),
+)
 def test_tiles_give_what_a_softmax_gives(
-    rows: int, vocabulary: int, tile: int, at_once: int, bias: bool, scale: float,
-    cap: float | None, seed: int,
-) -> None:  # fmt: skip
+    rows: int,
+    vocabulary: int,
+    tile: int,
+    at_once: int,
+    bias: bool,
+    scale: float,
+    cap: float | None,
+    seed: int,
+) -> None:
     torch.manual_seed(seed)
     states = torch.randn(rows, 5)
     targets = torch.randint(0, vocabulary, (rows,))
@@ -71,10 +82,20 @@ def tiny(kind: str, **settings: Any) -> Any:
     import transformers
 
     config = getattr(transformers, f"{kind}Config")(
-        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, head_dim=16, max_position_embeddings=96,
-        initializer_range=0.3, bos_token_id=0, eos_token_id=0, pad_token_id=0, **settings,
-    )  # fmt: skip
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=96,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        **settings,
+    )
     torch.manual_seed(2)
     return getattr(transformers, f"{kind}ForCausalLM")(config)
 

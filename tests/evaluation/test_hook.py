@@ -25,9 +25,11 @@ def run(code: str, *paths: Path, **environment: str) -> subprocess.CompletedProc
     path = os.pathsep.join(map(str, [*paths, ROOT, *packages]))
     return subprocess.run(
         [sys.executable, "-S", "-P", "-c", script],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": path, **environment},
-    )  # fmt: skip
+    )
 
 
 def plugin(folder: Path, name: str, source: str) -> Path:
@@ -91,16 +93,18 @@ def test_launcher_tables_need_nothing_heavy() -> None:
 
 def test_entry_that_the_host_has_is_kept(tmp_path: Path) -> None:
     plugin(
-        tmp_path, "rival",
+        tmp_path,
+        "rival",
         "def task_configs(): return {'arc_easy::olmes': {'task_name': 'mine'}, 'new': {}}",
-    )  # fmt: skip
+    )
     found = run(
         """
         from oe_eval.configs.tasks import TASK_CONFIGS
         print(TASK_CONFIGS["arc_easy::olmes"]["task_name"], "new" in TASK_CONFIGS)
         """,
-        tmp_path, STANDIN,
-    )  # fmt: skip
+        tmp_path,
+        STANDIN,
+    )
     assert found.stdout.strip() == "arc_easy True"
     assert "has 'arc_easy::olmes' already; plugin 'rival' doesn't replace it" in found.stderr
 
@@ -115,8 +119,9 @@ def test_broken_plugin_is_left_out_and_the_rest_works(tmp_path: Path, source: st
         from oe_eval.configs.tasks import TASK_CONFIGS
         print("bio_recall::mixlaw" in TASK_CONFIGS, "arc_easy::olmes" in TASK_CONFIGS)
         """,
-        tmp_path, STANDIN,
-    )  # fmt: skip
+        tmp_path,
+        STANDIN,
+    )
     assert found.stdout.strip() == "True True", found.stderr
     assert "plugin 'broken'" in found.stderr
     assert "Traceback" not in found.stderr
@@ -169,9 +174,11 @@ def test_late_installation_extends_what_is_loaded() -> None:
     )
     found = subprocess.run(
         [sys.executable, "-S", "-P", "-c", code],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={"PYTHONPATH": os.pathsep.join(map(str, [STANDIN, ROOT, *packages]))},
-    )  # fmt: skip
+    )
     assert found.stdout.strip() == "1 True", found.stderr
     assert not found.stderr
 

@@ -27,13 +27,17 @@ def scored(checkpoint: Path, tmp_path: Path) -> tuple[pd.DataFrame, Path]:
 def line(task: str, value: float, index: int | None = 0, **changes: Any) -> dict[str, Any]:
     """A record as OLMES writes it."""
     return {
-        "task_name": task, "task_hash": "t1", "model_hash": "m1",
-        "model_config": {"model": "tiny"}, "current_date": "2026-01-01 00:00:00 UTC",
+        "task_name": task,
+        "task_hash": "t1",
+        "model_hash": "m1",
+        "model_config": {"model": "tiny"},
+        "current_date": "2026-01-01 00:00:00 UTC",
         "task_config": {"primary_metric": "acc_raw", "metadata": {"alias": f"{task}::olmes"}},
-        "num_instances": 4, "metrics": {"acc_raw": value, "primary_score": value,
-                                        "extra_metrics": {"num_tokens": 3.0}},
-        "task_idx": index, **changes,
-    }  # fmt: skip
+        "num_instances": 4,
+        "metrics": {"acc_raw": value, "primary_score": value, "extra_metrics": {"num_tokens": 3.0}},
+        "task_idx": index,
+        **changes,
+    }
 
 
 def write_all(folder: Path, *lines: dict[str, Any]) -> Path:
@@ -61,20 +65,42 @@ def test_files_have_the_keys_that_olmes_documents(scored: tuple[pd.DataFrame, Pa
     _, folder = scored
     record = json.loads((folder / "task-000-bio_recall-metrics.json").read_text())
     assert set(record) == {
-        "task_name", "task_hash", "model_hash", "model_config", "task_config", "compute_config",
-        "processing_time", "current_date", "num_instances", "metrics", "task_idx",
-    }  # fmt: skip
+        "task_name",
+        "task_hash",
+        "model_hash",
+        "model_config",
+        "task_config",
+        "compute_config",
+        "processing_time",
+        "current_date",
+        "num_instances",
+        "metrics",
+        "task_idx",
+    }
     lines = (folder / "task-000-bio_recall-predictions.jsonl").read_text().splitlines()
     assert len(lines) == record["num_instances"] == 20
     assert set(json.loads(lines[0])) == {
-        "doc_id", "native_id", "metrics", "model_output", "label", "task_hash", "model_hash",
-    }  # fmt: skip
+        "doc_id",
+        "native_id",
+        "metrics",
+        "model_output",
+        "label",
+        "task_hash",
+        "model_hash",
+    }
     request = json.loads(
         (folder / "task-000-bio_recall-requests.jsonl").read_text().splitlines()[0]
     )
     assert set(request) == {
-        "request_type", "doc", "request", "idx", "task_name", "doc_id", "native_id", "label",
-    }  # fmt: skip
+        "request_type",
+        "doc",
+        "request",
+        "idx",
+        "task_name",
+        "doc_id",
+        "native_id",
+        "label",
+    }
     summary = json.loads((folder / "metrics.json").read_text())
     assert set(summary) == {"all_primary_scores", "tasks", "model_config"}
 
@@ -102,16 +128,29 @@ def test_scores_become_rows_of_a_run_table(scored: tuple[pd.DataFrame, Path]) ->
 def test_summary_of_both_generations(tmp_path: Path) -> None:
     now = {
         "all_primary_scores": ["a: 0.5"],
-        "tasks": [{"alias": "a::olmes", "metrics": {"acc_raw": 0.5}, "num_instances": 4,
-                   "processing_time": 1.0, "task_config": {}}],
+        "tasks": [
+            {
+                "alias": "a::olmes",
+                "metrics": {"acc_raw": 0.5},
+                "num_instances": 4,
+                "processing_time": 1.0,
+                "task_config": {},
+            }
+        ],
         "model_config": {"model": "tiny"},
-    }  # fmt: skip
+    }
     before = {
         "all_primary_scores": ["a: 0.5"],
-        "metrics": [{"task": "a", "acc_raw": 0.5, "num_instances": 4,
-                     "task_config": {"metadata": {"alias": "a::olmes"}}}],
+        "metrics": [
+            {
+                "task": "a",
+                "acc_raw": 0.5,
+                "num_instances": 4,
+                "task_config": {"metadata": {"alias": "a::olmes"}},
+            }
+        ],
         "model_config": {"model": "tiny"},
-    }  # fmt: skip
+    }
     for summary in (now, before):
         (tmp_path / "metrics.json").write_text(json.dumps(summary))
         frame = read_scores(tmp_path)
@@ -206,14 +245,22 @@ def test_record_without_metrics_is_named(tmp_path: Path) -> None:
 
 HARNESS = {
     "results": {
-        "arc_easy": {"alias": "arc_easy", "acc,none": 0.3, "acc_stderr,none": 0.01,
-                     "acc_norm,none": 0.35, "acc_norm_stderr,none": 0.02},
-        "gsm8k": {"alias": "gsm8k", "exact_match,strict-match": 0.0,
-                  "exact_match_stderr,strict-match": "N/A"},
+        "arc_easy": {
+            "alias": "arc_easy",
+            "acc,none": 0.3,
+            "acc_stderr,none": 0.01,
+            "acc_norm,none": 0.35,
+            "acc_norm_stderr,none": 0.02,
+        },
+        "gsm8k": {
+            "alias": "gsm8k",
+            "exact_match,strict-match": 0.0,
+            "exact_match_stderr,strict-match": "N/A",
+        },
     },
     "n-samples": {"arc_easy": {"original": 2376, "effective": 100}},
     "config": {"model": "hf", "model_args": "pretrained=tiny"},
-}  # fmt: skip
+}
 
 
 def test_harness_results_are_read(tmp_path: Path) -> None:

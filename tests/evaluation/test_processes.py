@@ -30,7 +30,7 @@ def arguments(model: Path, output: Path) -> list[str]:
 
 
 def command(*prefix: str) -> list[str]:
-    return [sys.executable, *prefix, "-m", "olmo_mixlaw.cli", "evaluate"]
+    return [sys.executable, *prefix, "-m", "olmo_mixlaw.cli.app", "evaluate"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -161,6 +161,6 @@ def test_loaded_model_has_one_process(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_command_line_offers_processes() -> None:
-    from olmo_mixlaw.evaluation.commands import evaluate as evaluate_command
+    from olmo_mixlaw.cli.evaluate import evaluate as evaluate_command
 
     assert "--processes" in CliRunner().invoke(evaluate_command, ["--help"]).output

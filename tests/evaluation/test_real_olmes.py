@@ -41,13 +41,20 @@ def olmes(*arguments: str, start: tuple[str, ...] = (), **variables: str) -> str
     """Run `olmes` (or what `start` says) with the environment's own `python` first on PATH."""
     folder = Path(PYTHON).expanduser().parent
     environment = {
-        **os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", **variables,
-    }  # fmt: skip
+        **os.environ,
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        **variables,
+    }
     found = subprocess.run(
         [*(start or (str(folder / "olmes"),)), *arguments],
-        capture_output=True, text=True, env=environment, timeout=1800,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=1800,
+    )
     assert found.returncode == 0, found.stdout[-2000:] + found.stderr[-4000:]
     return found.stdout + found.stderr
 
@@ -75,9 +82,12 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     rows = [f"Person {i},{1900 + i},City {i % 5}" for i in range(12)]
     table.write_text("\n".join(["name,year,city", *rows]) + "\n")
     datasets = {
-        "bio_recall": BIO, "fact_recall": f"mixlaw:table?path={table}", "slope": "mixlaw:slope",
-        "max_over_n": "mixlaw:max_over_n?n=3&high=10", "domain_loss": BIO,
-    }  # fmt: skip
+        "bio_recall": BIO,
+        "fact_recall": f"mixlaw:table?path={table}",
+        "slope": "mixlaw:slope",
+        "max_over_n": "mixlaw:max_over_n?n=3&high=10",
+        "domain_loss": BIO,
+    }
     found = []
     for name in NAMES:
         context: dict[str, Any] = {"dataset": datasets[name.partition(":")[0]]}
@@ -105,9 +115,15 @@ def theirs(model: Path, specs: list[dict[str, Any]], tmp_path_factory: Any) -> P
         data: Any = load_from_disk(str(root.parent / "hf_datasets" / dataset / part / "validation"))
         data.to_parquet(folder / "validation.parquet")
         tasks.append(
-            {"task_name": name, "dataset_path": str(folder), "dataset_name": "default",
-             "split": "validation", "num_shots": 0, "limit": 40}
-        )  # fmt: skip
+            {
+                "task_name": name,
+                "dataset_path": str(folder),
+                "dataset_name": "default",
+                "split": "validation",
+                "num_shots": 0,
+                "limit": 40,
+            }
+        )
     named = [x for task in tasks for x in ("--task", json.dumps(task))]
     words = ["--task", *named[1::2], *model_options(model), "--output-dir", str(output)]
     olmes(*words)
@@ -167,7 +183,7 @@ def test_single_documents_are_answered_alike(theirs: Path, ours: Path, name: str
 
 
 def test_fallback_without_start_up_file_averages_suites(model: Path, tmp_path: Path) -> None:
-    start = (str(Path(PYTHON).expanduser()), "-m", "olmo_mixlaw.cli", "olmes")
+    start = (str(Path(PYTHON).expanduser()), "-m", "olmo_mixlaw.cli.app", "olmes")
     words = [
         "--task",
         "attributes",

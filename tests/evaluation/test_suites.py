@@ -15,25 +15,52 @@ from olmo_mixlaw.evaluation import evaluate, read_scores, suites
 
 def line(task: str, count: int, metrics: dict[str, Any]) -> dict[str, Any]:
     return {
-        "task_name": task, "task_hash": task, "model_hash": "m", "num_instances": count,
-        "processing_time": 1.0, "metrics": metrics, "task_idx": 0,
+        "task_name": task,
+        "task_hash": task,
+        "model_hash": "m",
+        "num_instances": count,
+        "processing_time": 1.0,
+        "metrics": metrics,
+        "task_idx": 0,
         "task_config": {"task_name": task, "primary_metric": "acc_raw", "metadata": {}},
-    }  # fmt: skip
+    }
 
 
 def test_averages_by_hand() -> None:
     lines = [
-        line("a", 1, {"acc_raw": 1.0, "primary_score": 1.0, "only_a": 2.0, "total_price": 3,
-                      "extra_metrics": {"length": 4.0}}),
-        line("b", 3, {"acc_raw": 0.0, "primary_score": 0.5, "total_price": 4, "note": "text",
-                      "extra_metrics": {"length": 8.0}}),
-    ]  # fmt: skip
+        line(
+            "a",
+            1,
+            {
+                "acc_raw": 1.0,
+                "primary_score": 1.0,
+                "only_a": 2.0,
+                "total_price": 3,
+                "extra_metrics": {"length": 4.0},
+            },
+        ),
+        line(
+            "b",
+            3,
+            {
+                "acc_raw": 0.0,
+                "primary_score": 0.5,
+                "total_price": 4,
+                "note": "text",
+                "extra_metrics": {"length": 8.0},
+            },
+        ),
+    ]
     record = suites.average("both", "macro", lines)
     assert record["metrics"] == {
-        "acc_raw_micro": 0.25, "acc_raw_macro": 0.5,
-        "primary_score_micro": 0.625, "primary_score_macro": 0.75, "primary_score": 0.75,
-        "total_price": 7.0, "extra_metrics": {"length_micro": 7.0, "length_macro": 6.0},
-    }  # fmt: skip
+        "acc_raw_micro": 0.25,
+        "acc_raw_macro": 0.5,
+        "primary_score_micro": 0.625,
+        "primary_score_macro": 0.75,
+        "primary_score": 0.75,
+        "total_price": 7.0,
+        "extra_metrics": {"length_micro": 7.0, "length_macro": 6.0},
+    }
     assert (record["task_name"], record["task_idx"], record["num_instances"]) == ("both", None, 4)
     assert record["task_config"]["metadata"]["alias"] == "both"
     assert record["task_config"]["metadata"]["num_tasks"] == 2

@@ -11,14 +11,27 @@ from law_tables import grid, losses_of, table_of, theta_of, transfer_losses, wit
 
 from olmo_mixlaw.errors import DataError, FitError, UnknownNameError
 from olmo_mixlaw.laws import Fit, Settings, fit
-from olmo_mixlaw.laws.base import Scene
 from olmo_mixlaw.laws.fitting import resolve
+from olmo_mixlaw.laws.law import Scene
 
 RECOVERED = [
-    "no_mixture", "transfer", "power_transfer", "modulated", "two_pool", "additive", "joint",
-    "interaction", "exponential", "log_linear", "bimix", "autoscale", "competition",
-    "competition_noise", "camel_shares", "camel_dual",
-]  # fmt: skip
+    "no_mixture",
+    "transfer",
+    "power_transfer",
+    "modulated",
+    "two_pool",
+    "additive",
+    "joint",
+    "interaction",
+    "exponential",
+    "log_linear",
+    "bimix",
+    "autoscale",
+    "competition",
+    "competition_noise",
+    "camel_shares",
+    "camel_dual",
+]
 
 
 def made_by(name: str, mixtures: int, noise: float, seed: int = 0) -> tuple:

@@ -51,10 +51,7 @@ def plan_of(name: str, n_examples: int, sizes: tuple = (None, None, None), seed:
 
 
 @given(
-    n=st.integers(0, 60),
-    m=st.integers(1, 60),
-    a=st.integers(-300, 300),
-    b=st.integers(-300, 300),
+    n=st.integers(0, 60), m=st.integers(1, 60), a=st.integers(-300, 300), b=st.integers(-300, 300)
 )
 def test_floor_sum_is_the_sum_of_floors(n: int, m: int, a: int, b: int) -> None:
     assert floor_sum(n, m, a, b) == sum((a * i + b) // m for i in range(n))
@@ -83,7 +80,7 @@ def test_a_million_examples_have_the_asked_ratios(name: str) -> None:
     assert np.abs(achieved - asked).max() < 3e-5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     weights=st.lists(st.integers(0, 1000), min_size=3, max_size=3).filter(sum),
     end=st.lists(st.integers(0, 1000), min_size=3, max_size=3).filter(sum),

@@ -88,7 +88,8 @@ def test_a_law_gives_the_ratios_of_its_optimum(tmp_path: Path) -> None:
     fit, run = _fitted(tmp_path)
     config = MixtureConfig(schedule=ScheduleConfig(name="from_law", fit=str(fit)))
     found = build_schedule(config, LABELS, "f.yaml: mixture", n_params=98_000).pieces(run)
-    from olmo_mixlaw.laws import Fit, optimum
+    from olmo_mixlaw.advice import optimum
+    from olmo_mixlaw.laws import Fit
 
     best = optimum(Fit.load(fit), 98_000.0, float(run.n_tokens)).mixture()
     assert found.is_constant
@@ -110,9 +111,16 @@ def _fitted(folder: Path) -> tuple[Path, RunLength]:
             for domain, own in (("bio", share), ("web", 1 - share)):
                 loss = 1.5 + 0.4 * own**-0.4 + 300 / size
                 rows.append(
-                    {"run_id": f"{i}-{size}", "n_params": size, "n_tokens": 2e6, "w_bio": share,
-                     "w_web": 1 - share, "domain": domain, "loss": loss}
-                )  # fmt: skip
+                    {
+                        "run_id": f"{i}-{size}",
+                        "n_params": size,
+                        "n_tokens": 2e6,
+                        "w_bio": share,
+                        "w_web": 1 - share,
+                        "domain": domain,
+                        "loss": loss,
+                    }
+                )
     fitted = fit("additive", RunTable(pd.DataFrame(rows)))
     path = folder / "law.json"
     fitted.save(path)

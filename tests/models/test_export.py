@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 import olmo_mixlaw.models.hf  # noqa: F401  registers our class
-from olmo_mixlaw.cli import app, run
+from olmo_mixlaw.cli.app import app, run
 from olmo_mixlaw.errors import CheckpointError
 from olmo_mixlaw.models import export as module
 from olmo_mixlaw.models.export import export, import_hf, load_checkpoint
@@ -47,16 +47,10 @@ STOCK: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2-theta-eps": ("olmo2", {**OLMO2, "rope_theta": 500_000, "norm_eps": 1e-6}),
     "olmoe": ("olmoe", OLMOE),
     "olmoe-gqa-untied": ("olmoe", {**OLMOE, "n_kv_heads": 2, "tied": False}),
-    "olmoe-normalised": (
-        "olmoe",
-        {**OLMOE, "moe": dataclasses.replace(MOE, normalize_gates=True)},
-    ),
+    "olmoe-normalised": ("olmoe", {**OLMOE, "moe": dataclasses.replace(MOE, normalize_gates=True)}),
     "olmoe-top-4": ("olmoe", {**OLMOE, "moe": dataclasses.replace(MOE, top_k=4)}),
     "flex-olmo": ("flex_olmo", {**OLMO2, "moe": MOE}),
-    "flex-olmo-gqa-untied": (
-        "flex_olmo",
-        {**OLMO2, "moe": MOE, "n_kv_heads": 2, "tied": False},
-    ),
+    "flex-olmo-gqa-untied": ("flex_olmo", {**OLMO2, "moe": MOE, "n_kv_heads": 2, "tied": False}),
 }
 OWN: dict[str, dict[str, Any]] = {
     "shared": {"moe": dataclasses.replace(MOE, shared_experts=1)},

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmo_mixlaw.cli import app, run
+from olmo_mixlaw.cli.app import app, run
+from olmo_mixlaw.cli.ladder import parse_count
 from olmo_mixlaw.errors import ConfigError, UnknownNameError
-from olmo_mixlaw.models.commands import parse_count
 from olmo_mixlaw.models.invent import invent, usual_aspect
 from olmo_mixlaw.models.ladder import load_ladder
 from olmo_mixlaw.models.moe_config import MoEConfig
@@ -202,11 +202,8 @@ def test_constant_sparsity_is_warned_of() -> None:
     assert load_ladder("micro-dense").warnings() == []
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    active=st.floats(5.5, 9).map(lambda e: 10**e),
-    sparsity=st.sampled_from([1, 5, 10, 20, 40]),
-)
+@settings(max_examples=15)
+@given(active=st.floats(5.5, 9).map(lambda e: 10**e), sparsity=st.sampled_from([1, 5, 10, 20, 40]))
 def test_an_invented_rung_has_the_counts_asked_for(active: float, sparsity: float) -> None:
     shape = invent(active, sparsity * active)
     shape.check()

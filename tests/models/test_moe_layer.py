@@ -197,7 +197,7 @@ def test_the_same_batch_gives_the_same_bits() -> None:
         assert all(torch.equal(again[name], runs[0][name]) for name in again)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     num=st.integers(1, 9),
     k=st.integers(1, 9),

@@ -29,11 +29,26 @@ def table():
             losses = PowerLaw().predict(np.array([ratios]), [size], [1e6])[0]
             for name, loss in zip(("wiki", "code", "bio"), losses, strict=True):
                 weights = dict(zip(("w_wiki", "w_code", "w_bio"), ratios, strict=True))
-                rows.append({"run_id": run, "n_params": size, "n_tokens": 1e6, **weights,
-                             "domain": name, "loss": loss})  # fmt: skip
+                rows.append(
+                    {
+                        "run_id": run,
+                        "n_params": size,
+                        "n_tokens": 1e6,
+                        **weights,
+                        "domain": name,
+                        "loss": loss,
+                    }
+                )
             for metric, value in (("exact_match", ratios[2]), ("answer_bits", 3 * ratios[0])):
-                scores.append({"run_id": run, "task": "bio_recall", "metric": metric,
-                               "value": value, "stderr": 0.01})  # fmt: skip
+                scores.append(
+                    {
+                        "run_id": run,
+                        "task": "bio_recall",
+                        "metric": metric,
+                        "value": value,
+                        "stderr": 0.01,
+                    }
+                )
     return RunTable(pd.DataFrame(rows), pd.DataFrame(scores))
 
 
@@ -73,15 +88,25 @@ def test_sweep_moves_one_ratio_and_keeps_the_sum():
 def test_page_stands_alone_and_escapes_what_it_shows(table, tmp_path):
     frame = pd.DataFrame({"mre": [1.25, float("nan")], "note": ["<b>", "ok"]}, index=["a", "b"])
     report = page.Page(
-        title="A <study>", summary="s", findings=[("best law", "transfer")],
-        sections=[page.Section("Losses", "see", [
-            page.table(frame, bold_row="a"),
-            page.figure(figures.svg(figures.mixture_bars(["x", "y"], {"m": np.array([0.3, 0.7])})),
-                        "mixtures"),
-            page.code("a: <1>"),
-        ])],
+        title="A <study>",
+        summary="s",
+        findings=[("best law", "transfer")],
+        sections=[
+            page.Section(
+                "Losses",
+                "see",
+                [
+                    page.table(frame, bold_row="a"),
+                    page.figure(
+                        figures.svg(figures.mixture_bars(["x", "y"], {"m": np.array([0.3, 0.7])})),
+                        "mixtures",
+                    ),
+                    page.code("a: <1>"),
+                ],
+            )
+        ],
         provenance={"version": "0"},
-    )  # fmt: skip
+    )
     text = report.write(tmp_path / "report.html").read_text()
     assert "A &lt;study&gt;" in text
     assert "&lt;b&gt;" in text
@@ -93,5 +118,8 @@ def test_page_stands_alone_and_escapes_what_it_shows(table, tmp_path):
 
 def test_sizes_read_as_people_write_them():
     assert [figures.size_label(n) for n in (980.0, 98_400, 1.25e6, 7e9)] == [
-        "980", "98.4k", "1.25M", "7B",
-    ]  # fmt: skip
+        "980",
+        "98.4k",
+        "1.25M",
+        "7B",
+    ]

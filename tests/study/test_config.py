@@ -1,6 +1,6 @@
 import pytest
 
-from olmo_mixlaw import cli
+from olmo_mixlaw.cli import app as cli
 from olmo_mixlaw.errors import ConfigError, MixlawError
 from olmo_mixlaw.models.ladder import load_ladder
 from olmo_mixlaw.study.config import load_study
@@ -40,7 +40,7 @@ def test_shipped_study_has_three_sizes_and_five_mixtures():
         ("tokens: 40_000", "tokens: 80_000", r"target.tokens: 80000: runs of one budget"),
         ("workers: 2", "workers: 0", "workers: 0: must be positive"),
     ],
-)  # fmt: skip
+)
 def test_wrong_value_is_one_line_before_any_work(study_file, tmp_path, capsys, old, new, message):
     path = study_file([(old, new)])
     with pytest.raises(MixlawError, match=message):

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from olmo_mixlaw import cli
+from olmo_mixlaw.cli import app as cli
 from olmo_mixlaw.runs import RunTable
 
 pytestmark = pytest.mark.slow
 
 
 def start(path, **kwargs):
-    command = [sys.executable, "-m", "olmo_mixlaw.cli", "study", "run", str(path)]
+    command = [sys.executable, "-m", "olmo_mixlaw.cli.app", "study", "run", str(path)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs
     )
@@ -74,8 +74,15 @@ def test_proposed_configuration_trains(undisturbed, tmp_path):
     ratios = config["mixture"]["ratios"]
     assert abs(sum(ratios.values()) - 1) < 1e-9
     assert 0.1 <= ratios["bio"] <= 0.9
-    command = [sys.executable, "-m", "olmo_mixlaw.cli", "train", str(output / "proposed.yaml"),
-               "--max_duration=2", f"--save_folder={tmp_path / 'run'}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "olmo_mixlaw.cli.app",
+        "train",
+        str(output / "proposed.yaml"),
+        "--max_duration=2",
+        f"--save_folder={tmp_path / 'run'}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "mixture.json").is_file()

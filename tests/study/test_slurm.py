@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from olmo_mixlaw import cli
+from olmo_mixlaw.cli import app as cli
 from olmo_mixlaw.runs import RunTable
 
 DAEMONS = ("slurmctld", "slurmd", "munged")
@@ -70,15 +70,25 @@ def cluster(tmp_path_factory):
     host = socket.gethostname().split(".")[0]
     config = folder / "slurm.conf"
     config.write_text(CONFIG.format(host=host, port=port, port1=port + 1, folder=folder))
-    environment = {**os.environ, "SLURM_CONF": str(config),
-                   "PATH": os.environ["PATH"] + ":/usr/sbin:/usr/bin"}  # fmt: skip
+    environment = {
+        **os.environ,
+        "SLURM_CONF": str(config),
+        "PATH": os.environ["PATH"] + ":/usr/sbin:/usr/bin",
+    }
     commands = [
-        ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket",
-         f"--key-file={key}", f"--pid-file={folder}/munge.pid", f"--log-file={folder}/munge.log",
-         f"--seed-file={folder}/munge.seed"],
+        [
+            "munged",
+            "--foreground",
+            "--force",
+            f"--socket={folder}/munge.socket",
+            f"--key-file={key}",
+            f"--pid-file={folder}/munge.pid",
+            f"--log-file={folder}/munge.log",
+            f"--seed-file={folder}/munge.seed",
+        ],
         ["slurmctld", "-D"],
         ["slurmd", "-D"],
-    ]  # fmt: skip
+    ]
     daemons = []
     try:
         for command in commands:
@@ -115,13 +125,15 @@ def cluster(tmp_path_factory):
 
 
 def test_study_runs_as_jobs_of_a_cluster(cluster, study_file, tmp_path):
-    path = study_file([
-        ("workers: 2", "workers: 2\nslurm: {minutes: 10, memory_gb: 1.5}"),
-        ("sizes: [w16, w32]", "sizes: [w16]"),
-        ("[no_mixture, transfer]", "[no_mixture]"),
-        ("size: w64", "size: w16"),
-    ])  # fmt: skip
-    command = [sys.executable, "-m", "olmo_mixlaw.cli", "study", "run", str(path)]
+    path = study_file(
+        [
+            ("workers: 2", "workers: 2\nslurm: {minutes: 10, memory_gb: 1.5}"),
+            ("sizes: [w16, w32]", "sizes: [w16]"),
+            ("[no_mixture, transfer]", "[no_mixture]"),
+            ("size: w64", "size: w16"),
+        ]
+    )
+    command = [sys.executable, "-m", "olmo_mixlaw.cli.app", "study", "run", str(path)]
     done = subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "out").glob("runs/*/job.json"))) == 3

@@ -119,9 +119,13 @@ def test_a_model_that_learns_the_answers_recalls_them(write: Write) -> None:
 
 def test_wsd_warms_up_holds_and_decays_over_the_last_part() -> None:
     rate = WarmupStableDecay(
-        grad_clip_warmup_steps=None, grad_clip_warmup_factor=None, warmup_min_lr=0.0,
-        warmup=10, decay_fraction=0.2, alpha_f=0.1,
-    )  # fmt: skip
+        grad_clip_warmup_steps=None,
+        grad_clip_warmup_factor=None,
+        warmup_min_lr=0.0,
+        warmup=10,
+        decay_fraction=0.2,
+        alpha_f=0.1,
+    )
     values = [rate.get_lr(1.0, step, 100) for step in (0, 5, 10, 50, 80, 90, 100, 110)]
     assert values == pytest.approx([0, 0.5, 1, 1, 1, 0.55, 0.1, 0.1])
 

@@ -39,11 +39,23 @@ SCRIPT = OLMO_MAIN / "scripts" / "train.py"
 
 def test_olmo_has_what_is_overridden_and_called() -> None:
     for name in (
-        "model_forward", "train_micro_batch", "train_batch", "train_step", "fit", "eval", "close",
-        "_save_checkpoint", "trainer_state_dict", "load_trainer_state_dict", "restore_rng_state",
-        "get_labels", "should_log_this_step", "save_checkpoint", "restore_checkpoint",
+        "model_forward",
+        "train_micro_batch",
+        "train_batch",
+        "train_step",
+        "fit",
+        "eval",
+        "close",
+        "_save_checkpoint",
+        "trainer_state_dict",
+        "load_trainer_state_dict",
+        "restore_rng_state",
+        "get_labels",
+        "should_log_this_step",
+        "save_checkpoint",
+        "restore_checkpoint",
         "log_metrics_to_console",
-    ):  # fmt: skip
+    ):
         assert callable(getattr(Trainer, name)), name
     taken = inspect.signature(Trainer.train_micro_batch).parameters
     assert list(taken) == ["self", "micro_batch", "batch_size_in_tokens"]
@@ -120,9 +132,16 @@ def test_a_plain_olmo_configuration_gets_the_planned_batches(write: Write, tmp_p
     assert len(batches) == 12
     assert all(batch.shape == (8, 16) for batch in batches)
     custom = MixtureDataset(
-        str(mixture), values["tokenizer"]["identifier"], 300, 16, 0,
-        n_steps=12, global_train_batch_size=8, seed=3, shuffle_seed=3,
-    )  # fmt: skip
+        str(mixture),
+        values["tokenizer"]["identifier"],
+        300,
+        16,
+        0,
+        n_steps=12,
+        global_train_batch_size=8,
+        seed=3,
+        shuffle_seed=3,
+    )
     order = IterableDataset(custom, 8, seed=3, shuffle=True, world_size=1, rank=0)
     rows = torch.stack([item["input_ids"] for item in order])[: 12 * 8]
     assert torch.equal(torch.cat(batches), rows)
@@ -132,9 +151,14 @@ def test_a_custom_dataset_that_is_shuffled_takes_no_schedule(write: Write, tmp_p
     values, mixture = plain_olmo(write, tmp_path)
     with pytest.raises(ConfigError, match=r"give args\.shuffle_seed the run's seed"):
         MixtureDataset(
-            str(mixture), values["tokenizer"]["identifier"], 300, 16, 0,
-            n_steps=12, global_train_batch_size=8,
-        )  # fmt: skip
+            str(mixture),
+            values["tokenizer"]["identifier"],
+            300,
+            16,
+            0,
+            n_steps=12,
+            global_train_batch_size=8,
+        )
 
 
 def free_port() -> int:
@@ -160,10 +184,16 @@ def test_the_main_branchs_own_script_trains_on_our_uris(write: Write, tmp_path: 
         values.update(save_folder=str(folder), ddp=None)
         if kind == "custom":
             arguments = {
-                "config": str(mixture), "tokenizer": values["tokenizer"]["identifier"],
-                "vocab_size": 300, "sequence_length": 16, "eos_token_id": 0, "n_steps": 12,
-                "global_train_batch_size": 8, "seed": 3, "shuffle_seed": 3,
-            }  # fmt: skip
+                "config": str(mixture),
+                "tokenizer": values["tokenizer"]["identifier"],
+                "vocab_size": 300,
+                "sequence_length": 16,
+                "eos_token_id": 0,
+                "n_steps": 12,
+                "global_train_batch_size": 8,
+                "seed": 3,
+                "shuffle_seed": 3,
+            }
             name = "olmo_mixlaw.training.custom_dataset.MixtureDataset"
             collate = {"input_id_field": "input_ids"}
             values["data"] = {
@@ -187,15 +217,21 @@ def test_the_main_branchs_own_script_trains_on_our_uris(write: Write, tmp_path: 
 def torchrun(config: Path, *overrides: str) -> None:
     done = subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
-            f"--master-port={free_port()}", "-m", "olmo_mixlaw.training.launch", str(config),
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            f"--master-port={free_port()}",
+            "-m",
+            "olmo_mixlaw.training.launch",
+            str(config),
             *overrides,
         ],
         env=environment(),
         capture_output=True,
         text=True,
         timeout=300,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("olmo")
 
-from olmo_mixlaw import cli
+from olmo_mixlaw.cli import app as cli
 from olmo_mixlaw.errors import MixlawError
 from olmo_mixlaw.training.config import check, load
 from olmo_mixlaw.training.launch import train

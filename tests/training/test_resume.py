@@ -96,8 +96,11 @@ def test_the_recorded_loss_is_the_mean_over_predicted_tokens(write: Write) -> No
     model = OLMo(config.model)
     plan = Plan(
         Constant(("high", "low"), ratios=config.mixture.ratios).pieces(RunLength(1, 8, 16)),
-        (2500, 250), ("high", "low"), 3, 32,
-    )  # fmt: skip
+        (2500, 250),
+        ("high", "low"),
+        3,
+        32,
+    )
     files = [config.data.datasets[label][0] for label in ("high", "low")]
     data = [np.fromfile(file, np.uint16).reshape(-1, 16) for file in files]
     sources, indices = plan.locate(np.arange(8))

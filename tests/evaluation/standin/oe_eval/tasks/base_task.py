@@ -3,11 +3,19 @@ import random
 from typing import ClassVar
 
 DEFAULTS = {
-    "limit": None, "split": None, "num_shots": 0, "primary_metric": None,
-    "random_subsample_seed": 1234, "context_kwargs": {}, "generation_kwargs": {},
-    "metric_kwargs": {}, "native_id_field": "id", "dataset_path": None,
-    "compute_gold_bpb": False, "metadata": {},
-}  # fmt: skip
+    "limit": None,
+    "split": None,
+    "num_shots": 0,
+    "primary_metric": None,
+    "random_subsample_seed": 1234,
+    "context_kwargs": {},
+    "generation_kwargs": {},
+    "metric_kwargs": {},
+    "native_id_field": "id",
+    "dataset_path": None,
+    "compute_gold_bpb": False,
+    "metadata": {},
+}
 
 
 class Task:

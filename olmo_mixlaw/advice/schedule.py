@@ -1,0 +1,62 @@
+"""Ratios by a fitted law: the mixture that it finds best for the size and tokens of this run.
+
+This is where the flow closes: what earlier runs taught decides what the next one sees. The law
+is read when the schedule is built, and only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from olmo_mixlaw.errors import ConfigError, unknown_name
+from olmo_mixlaw.mixture.schedule import Constant, Pieces, RunLength, Schedule
+
+# What `optimum` understands, by its own names.
+OPTIONS = ("target_weights", "lower", "upper", "prior", "kl", "available_tokens", "max_epochs")
+
+
+@dataclass(frozen=True)
+class FromLaw(Schedule):
+    """The optimum of the law fitted in the file `fit`, held for the whole run.
+
+    `n_params` (non-embedding) is this run's size; `options` go to `advice.optimum`.
+    """
+
+    fit: Path = Path()
+    n_params: int | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    def ratios(self, run: RunLength) -> dict[str, float]:
+        """The best ratios by label. Raises `ConfigError` for a law of other sources."""
+        from olmo_mixlaw.advice import optimum
+        from olmo_mixlaw.laws import Fit
+
+        if not self.fit.exists():
+            raise ConfigError(f"{self.where}.fit: {self.fit}: no such file")
+        for key in self.options:
+            if key not in OPTIONS:
+                raise unknown_name("option", key, OPTIONS, f"{self.where}.options")
+        law = Fit.load(self.fit)
+        self._check_sources(law.domains)
+        size = float("nan") if self.n_params is None else float(self.n_params)
+        best = optimum(law, size, float(run.n_tokens), **self.options)  # type: ignore[arg-type]
+        return best.mixture()
+
+    def pieces(self, run: RunLength) -> Pieces:
+        return Constant(self.labels, self.where, self.ratios(run)).pieces(run)
+
+    def _check_sources(self, domains: Sequence[str]) -> None:
+        for domain in domains:
+            if domain not in self.labels:
+                raise ConfigError(
+                    f"{self.where}.fit: the law in {self.fit} mixes {', '.join(domains)}; "
+                    f"this run has no source {domain!r} (it has: {', '.join(self.labels)})"
+                )
+        for label in self.labels:
+            if label not in domains:
+                raise ConfigError(
+                    f"{self.where}.fit: the law in {self.fit} knows nothing of source {label!r} "
+                    f"(it knows: {', '.join(domains)})"
+                )

@@ -1,0 +1,415 @@
+"""From losses to benchmark scores, as a goal that an optimum can have.
+
+    acc = lo + (hi - lo) sigma(k (tau - sum_i w_i L_i))        w on the simplex, lo = chance
+
+The L are the losses of a run's domains (route `domains`), or the task's own loss alone (route
+`two_step`, after arXiv 2412.04403). Rows weigh by their binomial standard error. Which route is
+better is decided on the largest size, predicted from the smaller ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import least_squares
+
+from olmo_mixlaw.advice.goal import weights_of
+from olmo_mixlaw.advice.two_step import TOP_PRIOR, chance_floor
+from olmo_mixlaw.atomic import write_text
+from olmo_mixlaw.errors import DataError, FitError
+from olmo_mixlaw.laws.choice.holdout import Split, make_splits
+from olmo_mixlaw.laws.fitted import Fit, _plain, _revived
+from olmo_mixlaw.laws.fitting import Settings, fit, resolve
+from olmo_mixlaw.runs import Design, RunTable
+
+ROUTES = ("domains", "two_step")
+# The metric of a task that counts as its score, and as its loss: the first that it has.
+SCORES = ("accuracy", "acc_per_char", "acc_raw", "exact_match", "acc_per_token", "acc_uncond")
+LOSSES = ("bpb", "bits_per_byte_corr", "answer_bits")
+# A task is at chance where no smaller model is above it by this many standard errors.
+CHANCE_ERRORS = 2.0
+# A score without a number of instances counts as if it had these.
+INSTANCES = 500
+WEIGHT_SD = 1.0
+HUBER = 3.0
+ROUNDS = 3
+STARTS = 4
+
+
+@dataclass(frozen=True)
+class ScoreLaw:
+    """The curves of Q tasks over T losses, named by `inputs`.
+
+    `theta` (Q, 3 + T): log k, tau, the logit of (hi - lo) / (1 - lo), and the logits of w, which
+    are +-inf where a task has its own loss. `noise` (Q,) is the spread beyond the binomial one.
+    """
+
+    tasks: list[str]
+    inputs: list[str]
+    floors: np.ndarray
+    theta: np.ndarray
+    noise: np.ndarray
+
+    def __call__(self, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (S, Q) at losses (S, T), and their slopes by the losses (S, Q, T)."""
+        score, slopes, _ = _curve(self.theta, self.floors, losses)
+        return score, slopes
+
+    @property
+    def weights(self) -> np.ndarray:
+        """w (Q, T): how much each loss counts for each task."""
+        return _softmax(self.theta[:, 3:])
+
+    def parameters(self) -> pd.DataFrame:
+        """A row a task: k, tau, lo, hi, noise, and the weight of each loss."""
+        reach = (1 - self.floors) / (1 + np.exp(-self.theta[:, 2]))
+        frame = pd.DataFrame(
+            {
+                "task": self.tasks,
+                "k": np.exp(self.theta[:, 0]),
+                "tau": self.theta[:, 1],
+                "lo": self.floors,
+                "hi": self.floors + reach,
+                "noise": self.noise,
+            }
+        )
+        return frame.assign(**{f"w_{n}": self.weights[:, i] for i, n in enumerate(self.inputs)})
+
+
+@dataclass(frozen=True)
+class ScoreGoal:
+    """Minus the weighted mean score of a `ScoreLaw`, over a fit whose targets are `targets`."""
+
+    law: ScoreLaw
+    weights: np.ndarray
+    columns: np.ndarray
+    label: str = "minus the mean score"
+
+    def __call__(self, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        score, slopes = self.law(losses[:, self.columns])
+        by_loss = np.zeros(losses.shape)
+        by_loss[:, self.columns] = -np.einsum("q,sqt->st", self.weights, slopes)
+        return -score @ self.weights, by_loss
+
+    def scores(self, losses: np.ndarray) -> dict[str, float]:
+        """The score of each task at one row of losses (1, T)."""
+        return dict(zip(self.law.tasks, self.law(losses[:, self.columns])[0][0], strict=True))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Benchmark scores from (mixture, N, D): the chosen route, its curves and the fit below them.
+
+    `errors` maps a route to its mean absolute error of score where `split` was held out; `dropped`
+    says why a task was left out.
+    """
+
+    route: str
+    law: ScoreLaw
+    fit: Fit
+    errors: dict[str, float]
+    split: str
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    def predict(
+        self,
+        ratios: np.ndarray,
+        n_params: Any = np.nan,
+        n_tokens: Any = np.nan,
+        n_active: Any = None,
+    ) -> np.ndarray:
+        """Scores (R, Q) for mixtures (R, K), sizes and budgets."""
+        losses = self.fit.predict(ratios, n_params, n_tokens, n_active)
+        columns = [self.fit.targets.index(name) for name in self.law.inputs]
+        return self.law(losses[:, columns])[0]
+
+    def fit_below(self, other: Fit) -> Fit:
+        """The fit whose losses the goal reads: `other` for the route `domains`, else its own."""
+        return other if self.route == "domains" else self.fit
+
+    def goal(
+        self, below: Fit | None = None, task_weights: Mapping[str, float] | None = None
+    ) -> ScoreGoal:
+        """The goal for `optimum(fit, objective=...)`, over `below` (default: its own fit).
+
+        Raises `FitError` where that fit lacks a loss that the curves read.
+        """
+        below = below or self.fit
+        missing = [name for name in self.law.inputs if name not in below.targets]
+        if missing:
+            raise FitError(
+                f"the benchmark reads the loss of {missing[0]!r}, which the fit lacks "
+                f"(it has {', '.join(below.targets)})"
+            )
+        columns = np.array([below.targets.index(name) for name in self.law.inputs])
+        return ScoreGoal(self.law, weights_of(task_weights, self.law.tasks, "task"), columns)
+
+    def text(self) -> str:
+        """Routes with their held-out errors, the choice, and what was dropped."""
+        lines = [
+            f"{route:10s} {100 * error:6.2f} points of score off where {self.split} was held out"
+            for route, error in self.errors.items()
+        ]
+        lines.append(f"route: {self.route}, {len(self.law.tasks)} tasks")
+        lines += [f"dropped: {task}: {reason}" for task, reason in self.dropped.items()]
+        return "\n".join(lines)
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON, atomically; returns the path."""
+        record = {k: _plain(v) for k, v in vars(self).items() if k != "law"}
+        record["law"] = {k: _plain(v) for k, v in vars(self.law).items()}
+        return write_text(path, json.dumps(record, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """Read what `save` wrote. Raises `DataError`."""
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        try:
+            record = _revived(json.loads(path.read_text(encoding="utf-8")))
+            return cls(law=ScoreLaw(**record.pop("law")), **record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: not a benchmark that was saved ({error})") from None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Scores (R, Q) with standard errors, and task losses (R, Q) or None, in a design's order."""
+
+    design: Design
+    tasks: list[str]
+    floors: np.ndarray
+    score: np.ndarray
+    error: np.ndarray
+    loss: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> _Table:
+        loss = None if self.loss is None else self.loss[rows]
+        return replace(
+            self,
+            design=self.design.take(rows),
+            score=self.score[rows],
+            error=self.error[rows],
+            loss=loss,
+        )
+
+    def of_tasks(self, keep: np.ndarray) -> _Table:
+        tasks = [t for t, k in zip(self.tasks, keep, strict=True) if k]
+        loss = None if self.loss is None else self.loss[:, keep]
+        return replace(
+            self,
+            tasks=tasks,
+            floors=self.floors[keep],
+            score=self.score[:, keep],
+            error=self.error[:, keep],
+            loss=loss,
+        )
+
+    def below(self, route: str) -> Design:
+        """The losses that a route reads: of the domains, or of the tasks."""
+        if route == "domains":
+            return self.design
+        assert self.loss is not None
+        return replace(self.design, targets=list(self.tasks), losses=self.loss)
+
+
+def fit_scores(
+    table: RunTable,
+    law: str = "transfer",
+    *,
+    chance: Mapping[str, float] | None = None,
+    seed: int = 0,
+    capacity: str = "total",
+    rho: float | None = None,
+) -> Scores:
+    """Fit score curves to a table that has scores beside its losses, and choose the route.
+
+    `law` predicts the losses of either route; `chance` maps the start of a task's name to its
+    floor. Raises `DataError` for a table without scores, `FitError` where every task is at chance.
+    """
+    settings = Settings(strict=False)
+    read = _read(table, chance)
+    kept, dropped = _learnt(read)
+    if not kept.any():
+        raise FitError(f"{table.source}: every task is at chance: {', '.join(dropped)}")
+    read = read.of_tasks(kept)
+    routes = [r for r in ROUTES if r == "domains" or read.loss is not None]
+    parts = make_splits(read.design, ("largest_size", "held_mixtures"), seed=seed)
+    largest = [p for p in parts if p.name == "largest_size"]
+    parts = largest or parts
+    how: dict[str, Any] = {"seed": seed, "settings": settings, "capacity": capacity, "rho": rho}
+    errors = {r: _held_error(read, r, law, parts, how) for r in routes} if parts else {}
+    route = min(errors, key=errors.__getitem__) if errors else "domains"
+    whole = fit(resolve(law), read.below(route), **how)
+    curves = _fit_curves(read, route, seed)
+    split = {"largest_size": "the largest size", "held_mixtures": "a fifth of the mixtures"}
+    return Scores(route, curves, whole, errors, split[parts[0].name] if parts else "", dropped)
+
+
+def _read(table: RunTable, chance: Mapping[str, float] | None) -> _Table:
+    frame, design = table.scores, table.design()
+    if frame.empty:
+        raise DataError(f"{table.source}: the table has no scores beside its losses")
+    frame = frame[frame["run_id"].astype(str).isin(design.run_ids)]
+    columns: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    losses = {}
+    for task, rows in frame.groupby("task", sort=False):
+        by_metric = {
+            m: part.assign(run_id=part["run_id"].astype(str)).set_index("run_id")
+            for m, part in rows.groupby("metric")
+        }
+        metric = next((m for m in SCORES if m in by_metric), None)
+        if metric is None:
+            continue
+        part = by_metric[metric].reindex(design.run_ids)
+        value = part["value"].to_numpy(float)
+        if (value < 0).any() or (value > 1).any():
+            raise DataError(
+                f"{table.source} (scores): task {task!r}: {metric} is not within 0 to 1"
+            )
+        columns[str(task)] = value, _binomial_error(value, part["n_instances"].to_numpy(float))
+        own = next((m for m in LOSSES if m in by_metric), None)
+        if own is not None:
+            losses[str(task)] = by_metric[own].reindex(design.run_ids)["value"].to_numpy(float)
+    if not columns:
+        found = ", ".join(sorted(set(frame["metric"].astype(str)))) or "none"
+        raise DataError(
+            f"{table.source} (scores): no task has a metric that is a score "
+            f"({', '.join(SCORES)}; found: {found})"
+        )
+    tasks = list(columns)
+    whole = all(t in losses and (np.nan_to_num(losses[t], nan=1.0) > 0).all() for t in tasks)
+    return _Table(
+        design,
+        tasks,
+        np.array([chance_floor(t, chance) for t in tasks]),
+        np.stack([columns[t][0] for t in tasks], 1),
+        np.stack([columns[t][1] for t in tasks], 1),
+        np.stack([losses[t] for t in tasks], 1) if whole else None,
+    )
+
+
+def _binomial_error(value: np.ndarray, instances: np.ndarray) -> np.ndarray:
+    """sqrt(p (1 - p) / n), with two successes and failures added so that 0 and 1 have one too."""
+    n = np.where(np.isfinite(instances), instances, INSTANCES)
+    p = (value * n + 2) / (n + 4)
+    return np.sqrt(p * (1 - p) / n)
+
+
+def _learnt(read: _Table) -> tuple[np.ndarray, dict[str, str]]:
+    """Tasks (Q,) that some smaller model does better than chance, and why the others don't."""
+    n = read.design.n_params
+    small = n < np.nanmax(n) * 0.999 if np.isfinite(n).any() else np.ones(len(n), bool)
+    small = small if small.any() else np.ones(len(n), bool)
+    above = read.score - read.floors > CHANCE_ERRORS * read.error
+    kept = above[small].any(0)
+    dropped = {
+        task: f"no smaller model is above chance ({floor:.3g}) by {CHANCE_ERRORS:g} standard errors"
+        for task, floor, good in zip(read.tasks, read.floors, kept, strict=True)
+        if not good
+    }
+    return kept, dropped
+
+
+def _held_error(
+    read: _Table, route: str, law: str, parts: list[Split], how: dict[str, Any]
+) -> float:
+    """Mean absolute error of the scores of held runs, their losses predicted too."""
+    errors = []
+    for part in parts:
+        train, test = read.take(part.train), read.take(part.test)
+        try:
+            fitted = fit(resolve(law), train.below(route), **how)
+            losses = fitted.predict(
+                test.design.ratios, test.design.n_params, test.design.n_tokens, test.design.n_active
+            )
+        except FitError:
+            return float("inf")
+        curves = _fit_curves(train, route, how["seed"])
+        errors.append(np.abs(curves(losses)[0] - test.score).ravel())
+    return float(np.nanmean(np.concatenate(errors)))
+
+
+def _fit_curves(read: _Table, route: str, seed: int) -> ScoreLaw:
+    """The curve of each task, over measured losses."""
+    below = read.below(route)
+    theta = np.full((len(read.tasks), 3 + len(below.targets)), -np.inf)
+    noise = np.zeros(len(read.tasks))
+    for q in range(len(read.tasks)):
+        used = np.arange(len(below.targets)) if route == "domains" else np.array([q])
+        rows = np.isfinite(read.score[:, q]) & np.isfinite(below.losses[:, used]).all(1)
+        if rows.sum() < 3:
+            raise FitError(f"task {read.tasks[q]!r} has {rows.sum()} scores; 3 are needed")
+        theta[q, np.r_[:3, 3 + used]], noise[q] = _fit_curve(
+            below.losses[rows][:, used],
+            read.score[rows, q],
+            read.error[rows, q],
+            float(read.floors[q]),
+            seed,
+        )
+    return ScoreLaw(list(read.tasks), list(below.targets), read.floors, theta, noise)
+
+
+def _fit_curve(
+    losses: np.ndarray, score: np.ndarray, error: np.ndarray, floor: float, seed: int
+) -> tuple[np.ndarray, float]:
+    """MAP with Huber's loss; the spread beyond the binomial error is learnt between rounds."""
+    size = losses.shape[1]
+    level = losses.mean(1)
+    width = max(float(level.std()), 1e-3)
+    mean = np.r_[np.log(1.5 / width), np.median(level) - width, TOP_PRIOR[0], np.zeros(size)]
+    sd = np.r_[1.0, 3 * width, TOP_PRIOR[1], np.full(size, WEIGHT_SD)]
+    floors, spread = np.array([floor]), 0.0
+    rng = np.random.default_rng(seed)
+    starts = mean + 0.7 * sd * np.vstack([np.zeros(3 + size), rng.normal(size=(STARTS, 3 + size))])
+
+    def residuals(theta: np.ndarray) -> np.ndarray:
+        value = _curve(theta[None], floors, losses)[0][:, 0]
+        return np.r_[(value - score) / scale * bend, (theta - mean) / sd]
+
+    def slopes(theta: np.ndarray) -> np.ndarray:
+        by_theta = _curve(theta[None], floors, losses)[2][:, 0]
+        return np.vstack([by_theta * (bend / scale)[:, None], np.diag(1 / sd)])
+
+    for _ in range(ROUNDS):
+        scale, bend = np.sqrt(error**2 + spread**2), np.ones(len(score))
+        found = [least_squares(residuals, s, slopes, x_scale=sd, max_nfev=60) for s in starts]
+        best = min(found, key=lambda end: end.cost)
+        off = (_curve(best.x[None], floors, losses)[0][:, 0] - score) / scale
+        bend = np.sqrt(np.minimum(1.0, HUBER / np.maximum(np.abs(off), 1e-12)))
+        best = least_squares(residuals, best.x, slopes, x_scale=sd, max_nfev=60)
+        off = _curve(best.x[None], floors, losses)[0][:, 0] - score
+        freedom = max(len(score) - 3, 1)
+        extra = (np.minimum(off**2, (HUBER * scale) ** 2).sum() / freedom) - np.mean(error**2)
+        spread, starts = float(np.sqrt(max(extra, 0.0))), best.x[None]
+    return best.x, spread
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    part = np.exp(logits - logits.max(-1, keepdims=True))
+    return part / part.sum(-1, keepdims=True)
+
+
+def _curve(
+    theta: np.ndarray, floors: np.ndarray, losses: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores (S, Q), slopes by the losses (S, Q, T) and by theta (S, Q, 3 + T)."""
+    k, tau = np.exp(theta[:, 0]), theta[:, 1]
+    part = 1 / (1 + np.exp(-theta[:, 2]))
+    w, room = _softmax(theta[:, 3:]), 1 - floors
+    level = losses @ w.T
+    z = np.clip(k * (tau - level), -60, 60)
+    s = 1 / (1 + np.exp(-z))
+    score = floors + room * part * s
+    bend = room * part * s * (1 - s)
+    by_loss = -(bend * k)[:, :, None] * w
+    by_weight = by_loss * (losses[:, None] - level[:, :, None])
+    own = np.stack([bend * z, bend * k, room * part * (1 - part) * s], axis=2)
+    return score, by_loss, np.concatenate([own, by_weight], axis=2)

@@ -1,0 +1,113 @@
+"""Minimise a smooth function over mixtures within bounds: many starts at once, then a polish.
+
+All starts take exponentiated-gradient steps together, at the price of one evaluation a step; the
+ends that differ are polished by sequential quadratic programming (SLSQP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import minimize
+
+# Mixtures (S, K) -> values (S,) and slopes (S, K), each ratio moved by itself.
+Objective = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+BISECTIONS = 60
+FIRST_RATE, SLOWER, FASTER = 1.0, 0.3, 1.6
+# Ends nearer than this (total variation) are one basin; ends whose gap to the best is above this
+# part of what the descent gained are not worth a polish.
+SAME_BASIN = 0.12
+WORTH = 0.15
+TOLERANCE = 1e-8
+# A minimiser at a bound of 0 is reached from this far inside it.
+INSIDE = 1e-6
+
+
+def project(ratios: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The nearest mixtures within bounds: clip(ratios + shift), for ratios (K,) or (S, K)."""
+    reach = 2.0 + np.abs(ratios).max(-1, keepdims=True)
+    left, right = -reach, reach
+    for _ in range(BISECTIONS):
+        shift = 0.5 * (left + right)
+        over = np.clip(ratios + shift, low, high).sum(-1, keepdims=True) > 1
+        left, right = np.where(over, left, shift), np.where(over, shift, right)
+    result = np.clip(ratios + right, low, high)
+    return result / result.sum(-1, keepdims=True)
+
+
+def descend(
+    objective: Objective, starts: np.ndarray, low: np.ndarray, high: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps h <- h exp(-rate g), each start with its own rate: ends (S, K), values, first values.
+
+    A step that doesn't gain is taken back and the rate shrunk.
+    """
+    free = (low <= 0).all() and (high >= 1).all()
+    at = starts
+    value, slope = objective(at)
+    first, rate = value.copy(), np.full(len(at), FIRST_RATE)
+    for _ in range(steps):
+        pull = slope - (slope * at).sum(1, keepdims=True)
+        scale = np.abs(pull).max(1, keepdims=True) + 1e-12
+        step = at * np.exp(-rate[:, None] * pull / scale)
+        new = step / step.sum(1, keepdims=True)
+        new = new if free else project(new, low, high)
+        new_value, new_slope = objective(new)
+        good = new_value < value
+        at, slope = np.where(good[:, None], new, at), np.where(good[:, None], new_slope, slope)
+        value = np.where(good, new_value, value)
+        rate = np.where(good, rate * FASTER, rate * SLOWER)
+    return at, value, first
+
+
+def search(
+    objective: Objective,
+    starts: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    steps: int = 5,
+    polishes: int = 2,
+) -> list[np.ndarray]:
+    """Local minima from `starts` (S, K), the best first; empty where no value is finite."""
+    starts = np.clip(starts, INSIDE, None)
+    starts = project(starts / starts.sum(1, keepdims=True), low, high)
+    ends, values, first = descend(objective, starts, low, high, steps)
+    order = [i for i in np.argsort(values) if np.isfinite(values[i])]
+    if not order:
+        return []
+    gained = float(np.median(first[order]) - values[order[0]])
+    chosen: list[np.ndarray] = []
+    for i in order:
+        if values[i] > values[order[0]] + WORTH * gained or len(chosen) == polishes:
+            break
+        if all(0.5 * np.abs(ends[i] - end).sum() > SAME_BASIN for end in chosen):
+            chosen.append(ends[i])
+    found = [polish(objective, start, low, high) for start in chosen]
+    worth = [float(objective(end[None])[0][0]) for end in found]
+    return [found[i] for i in np.argsort(worth)]
+
+
+def polish(
+    objective: Objective, start: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """The local minimum that SLSQP reaches from `start` (K,), within bounds and summing to 1."""
+
+    def single(ratios: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = objective(np.maximum(ratios, 0.0)[None])
+        return float(value[0]), slope[0]
+
+    end = minimize(
+        single,
+        start,
+        jac=True,
+        method="SLSQP",
+        bounds=list(zip(low, high, strict=True)),
+        constraints={"type": "eq", "fun": lambda h: h.sum() - 1, "jac": np.ones_like},
+        options={"maxiter": 100, "ftol": TOLERANCE},
+    )
+    if not np.isfinite(end.x).all():
+        return start
+    best = project(end.x, low, high)
+    return best if single(best)[0] <= single(start)[0] else start

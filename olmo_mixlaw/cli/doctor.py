@@ -1,0 +1,252 @@
+"""What `olmo-mixlaw doctor` looks at: versions, hosts, the start-up hook, shipped files.
+
+Each check is a finding with one of three states: it works, it isn't there and needn't be, or
+it fails and says how to mend it. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
+from typing import Literal
+
+from olmo_mixlaw import __version__
+
+State = Literal["works", "absent", "fails"]
+MARKS: dict[State, str] = {"works": "ok", "absent": "--", "fails": "!!"}
+PROBE_SECONDS = 60
+
+# Run in another interpreter; prints whether the hook watches, and whether OLMES is there.
+PROBE = (
+    "import sys, importlib.util as u; "
+    "print(any(type(f).__name__ == 'AfterImport' for f in sys.meta_path), "
+    "bool(u.find_spec('oe_eval')))"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `mend` is a command or a sentence."""
+
+    name: str
+    state: State
+    text: str
+    mend: str = ""
+
+    @property
+    def mark(self) -> str:
+        return MARKS[self.state]
+
+
+def examine() -> list[Finding]:
+    """Every check, in the order in which they build on each other."""
+    findings = [Finding("olmo-mixlaw", "works", f"{__version__}, Python {sys.version.split()[0]}")]
+    checks: list[Callable[[], Finding]] = [
+        _torch,
+        _olmo,
+        _corpora,
+        _transformers,
+        _shipped,
+        _hook,
+        _olmes,
+        _olmes_command,
+        _plugins,
+    ]
+    return findings + [_guarded(check) for check in checks]
+
+
+def _guarded(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:
+        name = check.__name__.strip("_")
+        return Finding(name, "fails", f"the check itself failed: {type(error).__name__}: {error}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _torch() -> Finding:
+    found = _version("torch")
+    if found is None:
+        return Finding(
+            "PyTorch",
+            "absent",
+            "not installed: laws and data work, training and scoring don't",
+            "pip install 'olmo-mixlaw[olmo]'",
+        )
+    import torch
+
+    gpus = torch.cuda.device_count()
+    where = f"{gpus} GPU(s), {torch.cuda.get_device_name(0)}" if gpus else "no GPU"
+    return Finding("PyTorch", "works", f"{found}, {where}, {torch.get_num_threads()} threads")
+
+
+def _olmo() -> Finding:
+    found = _version("ai2-olmo")
+    if found is None:
+        return Finding("OLMo trainer", "absent", "not installed", "pip install 'olmo-mixlaw[olmo]'")
+    try:
+        import olmo.model  # noqa: F401
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Finding(
+            "OLMo trainer",
+            "fails",
+            f"{found} can't be imported ({reason})",
+            "pip install 'numpy<2' 'pyarrow<26' datasets scikit-learn torchmetrics",
+        )
+    if not found.startswith("0.6."):
+        return Finding(
+            "OLMo trainer",
+            "fails",
+            f"{found}; this package is written for 0.6.0",
+            "pip install ai2-olmo==0.6.0",
+        )
+    return Finding("OLMo trainer", "works", found)
+
+
+def _corpora() -> Finding:
+    spec = find_spec("olmo_data")
+    if spec is None:
+        return Finding("text and tasks", "absent", "OLMo's wheel, which carries them, is missing")
+    from olmo_mixlaw.evaluation import dumps
+
+    return Finding("text and tasks", "works", f"{len(dumps.names())} OLMES request dumps")
+
+
+def _transformers() -> Finding:
+    found = _version("transformers")
+    if found is None:
+        return Finding(
+            "transformers",
+            "absent",
+            "HuggingFace folders can't be scored or written",
+            "pip install 'olmo-mixlaw[hf]'",
+        )
+    return Finding("transformers", "works", found)
+
+
+def _shipped() -> Finding:
+    from olmo_mixlaw.shipped import shipped_folder
+
+    counts = {
+        folder: len(list(shipped_folder(folder).rglob("*.yaml")))
+        for folder in ("configs", "eval_suites")
+    }
+    text = ", ".join(f"{folder}: {count} files" for folder, count in counts.items())
+    if not all(counts.values()):
+        return Finding("shipped files", "fails", text, "pip install --force-reinstall olmo-mixlaw")
+    return Finding("shipped files", "works", text)
+
+
+def hook_watches() -> bool:
+    """Whether the start-up hook watches imports of this interpreter."""
+    return any(type(finder).__name__ == "AfterImport" for finder in sys.meta_path)
+
+
+def _hook() -> Finding:
+    name = "start-up hook"
+    if os.environ.get("OLMO_MIXLAW_NO_HOOK"):
+        return Finding(name, "absent", "switched off by OLMO_MIXLAW_NO_HOOK")
+    if hook_watches():
+        return Finding(name, "works", "adds our tasks to OLMES and our data to OLMo scripts")
+    if sys.flags.no_site or sys.flags.isolated:
+        return Finding(name, "absent", "this Python was started without start-up files")
+    return Finding(
+        name,
+        "fails",
+        "the start-up file olmo_mixlaw.pth was not read",
+        "install the package into this environment (pip install), or call: olmo-mixlaw olmes ...",
+    )
+
+
+def _olmes() -> Finding:
+    if find_spec("oe_eval") is None:
+        return Finding(
+            "OLMES", "absent", "not installed; olmo-mixlaw evaluate writes the same files"
+        )
+    from importlib import import_module
+
+    from olmo_mixlaw.plugin import TABLES
+
+    # The other two tables need all that OLMES's evaluator imports; these tell its version.
+    for module in ("oe_eval.configs.tasks", "oe_eval.configs.task_suites"):
+        table = getattr(import_module(module), TABLES[module][0], None)
+        if not isinstance(table, dict):
+            return Finding(
+                "OLMES",
+                "fails",
+                f"{module}.{TABLES[module][0]} is not where it used to be",
+                "score with: olmo-mixlaw evaluate",
+            )
+    tasks = import_module("oe_eval.configs.tasks").TASK_CONFIGS
+    ours = sum(name.endswith("::mixlaw") for name in tasks)
+    return Finding("OLMES", "works", f"{len(tasks)} tasks, {ours} of them ours")
+
+
+def _olmes_command() -> Finding:
+    name = "olmes on PATH"
+    command = shutil.which("olmes")
+    if command is None:
+        return Finding(name, "absent", "no olmes command")
+    # The command starts its evaluator with whatever `python` is first on PATH.
+    python = shutil.which("python") or shutil.which("python3")
+    if python is None:
+        return Finding(name, "fails", "olmes needs a command called python", "activate its venv")
+    probe = subprocess.run(
+        [python, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS
+    )
+    hooked, olmes = ([*probe.stdout.split(), "?", "?"])[:2]
+    if olmes != "True":
+        return Finding(
+            name,
+            "fails",
+            f"{command} would run {python}, which has no OLMES",
+            "activate the environment that OLMES is installed in",
+        )
+    if hooked != "True":
+        return Finding(
+            name,
+            "fails",
+            f"{python} doesn't read our start-up file",
+            "install olmo-mixlaw into that environment",
+        )
+    return Finding(name, "works", f"{command}, with {python}")
+
+
+def _plugins() -> Finding:
+    from olmo_mixlaw.plugin import GROUP
+
+    broken, names = [], []
+    for point in entry_points(group=GROUP):
+        names.append(point.name)
+        try:
+            point.load()
+        except Exception as error:
+            broken.append(f"{point.name} ({type(error).__name__}: {error})")
+    if broken:
+        return Finding(
+            "OLMES plugins",
+            "fails",
+            f"can't be loaded: {', '.join(broken)}",
+            "reinstall or remove that package; the others work",
+        )
+    if not names:
+        return Finding(
+            "OLMES plugins",
+            "fails",
+            "none is registered, not even ours",
+            "pip install --force-reinstall olmo-mixlaw",
+        )
+    return Finding("OLMES plugins", "works", ", ".join(sorted(names)))

@@ -1,0 +1,233 @@
+"""`olmo-mixlaw ladder`: show a ladder with its counts and costs, or invent a rung for one;
+`olmo-mixlaw export`: an OLMo checkpoint to HuggingFace, and back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.models.ladder import FOLDER, NAME_COUNTS, Ladder, Rung, load_ladder
+from olmo_mixlaw.shipped import shipped_folder
+
+COLUMNS = (
+    "rung",
+    "width",
+    "layers",
+    "total",
+    "active",
+    "embedding",
+    "FLOPs/token",
+    "memory",
+    "learning rate",
+    "batch",
+    "warm-up",
+    "tokens",
+    "FLOPs",
+)
+
+
+@click.group()
+def ladder() -> None:
+    """Show ladders of sizes, and invent rungs for one."""
+
+
+@ladder.command("list")
+def list_ladders() -> None:
+    """The ladders that come with the package."""
+    for path in sorted(shipped_folder(FOLDER).glob("*.yaml")):
+        found = load_ladder(path)
+        click.echo(f"{found.name:14} {len(found.rungs):2} rungs  {found.description}")
+
+
+@ladder.command()
+@click.argument("name")
+@click.option(
+    "--multiple",
+    default=1.0,
+    show_default=True,
+    help="Tokens, as a multiple of what Chinchilla's rule gives.",
+)
+def show(name: str, multiple: float) -> None:
+    """Counts, memory, tokens and compute of every rung of NAME (a ladder, or its YAML file)."""
+    if not multiple > 0:
+        raise ConfigError(f"--multiple is {multiple}; it must be above 0")
+    found = load_ladder(name)
+    click.echo(f"{found.name}: {found.description}\n")
+    click.echo(_table([COLUMNS, *(_row(rung, multiple) for rung in found.rungs.values())]))
+    click.echo("\n" + "\n".join(_conventions(found, multiple)))
+    for warning in found.warnings():
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _row(rung: Rung, multiple: float) -> tuple[str, ...]:
+    steps = rung.n_steps(multiple)
+    tokens = rung.n_tokens(multiple)
+    return (
+        rung.name,
+        str(rung.d_model),
+        str(rung.n_layers),
+        short(rung.n_params),
+        short(rung.n_active),
+        short(rung.n_embedding),
+        f"{rung.flops_per_token:.2e}",
+        _bytes(rung.training_bytes),
+        f"{rung.learning_rate:.2e}",
+        short(rung.batch_tokens),
+        short(rung.warmup_steps(steps) * rung.batch_tokens),
+        short(tokens),
+        f"{rung.training_flops(tokens):.2e}",
+    )
+
+
+def _conventions(found: Ladder, multiple: float) -> list[str]:
+    rules = [rung.training for rung in found.rungs.values()]
+    per_param = sorted({rule.tokens_per_param for rule in rules})
+    by_rule = all(rule.learning_rate is None and rule.batch_sequences is None for rule in rules)
+    lines = [
+        "total, active: parameters without embedding tables; active are those a token goes through",
+        "embedding: input and output table (one if tied)",
+        "FLOPs/token: 6 (active - norms + vocabulary x width) + 6 layers x width x context,",
+        "  forward and backward, causal attention",
+        "memory: 16 bytes a parameter (weight, gradient, two Adam moments in fp32), no activations",
+        f"batch, warm-up, tokens: in tokens; {multiple:g} x "
+        f"{' or '.join(f'{p:g}' for p in per_param)} tokens an active parameter, in whole steps",
+    ]
+    if by_rule:
+        lines.append(
+            "learning rate 0.00235 (N / 108M)^(-1/3), batch 327680 (N / 108M)^(2/3) tokens, "
+            "warm-up N tokens; N active parameters"
+        )
+    if found.name_counts != "none":
+        lines.append(f"names count {NAME_COUNTS[found.name_counts]}")
+    return lines
+
+
+@ladder.command()
+@click.option("--active", required=True, help="Active parameters without embeddings: 12M, 1.2B.")
+@click.option("--total", help="All parameters without embeddings; unset, the model is dense.")
+@click.option("--sparsity", type=float, help="Total over active parameters, instead of --total.")
+@click.option("--experts", type=int, help="Routed experts a layer; unset, a power of two.")
+@click.option("--top-k", default=4, show_default=True, help="Routed experts a token.")
+@click.option("--shared", default=1, show_default=True, help="Shared experts.")
+@click.option("--like", help="A ladder whose vocabulary, context, norms and router to take.")
+def make(
+    active: str,
+    total: str | None,
+    sparsity: float | None,
+    experts: int | None,
+    top_k: int,
+    shared: int,
+    like: str | None,
+) -> None:
+    """Invent a rung for asked counts, and print it as a line of a ladder's YAML."""
+    from olmo_mixlaw.models.invent import invent
+
+    n_active = parse_count(active, "--active")
+    if total is not None and sparsity is not None:
+        raise ConfigError("--total and --sparsity say the same thing; give one of them")
+    n_params = None if total is None else parse_count(total, "--total")
+    if sparsity is not None:
+        if sparsity < 1:
+            raise ConfigError(f"--sparsity is {sparsity}; total over active is at least 1")
+        n_params = sparsity * n_active
+    base = None
+    if like is not None:
+        base = list(load_ladder(like, "--like").rungs.values())[-1]
+    shape = invent(
+        n_active, n_params, num_experts=experts, top_k=top_k, shared_experts=shared, base=base
+    )
+    name = short(shape.n_params)
+    if shape.moe is not None:
+        name += f"-A{short(shape.n_active)}"
+    fields: dict[str, Any] = {
+        key: getattr(shape, key) for key in ("d_model", "n_layers", "n_heads", "mlp_size")
+    }
+    if shape.moe is not None:
+        keys = ("num_experts", "top_k", "expert_size", "shared_experts", "dense_layers")
+        fields["moe"] = _inline({key: getattr(shape.moe, key) for key in keys})
+    click.echo(f"  {name}: {_inline(fields)}")
+    click.echo(
+        f"# {shape.n_params:,} parameters, {shape.n_active:,} active "
+        f"(total/active {shape.sparsity:.1f}), {shape.n_embedding:,} in embeddings "
+        f"(vocabulary {shape.vocab_size:,})"
+    )
+
+
+@click.group()
+def export() -> None:
+    """Turn OLMo checkpoints into HuggingFace folders, and back."""
+
+
+@export.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--tokenizer", help="A tokenizer.json, instead of the one the run was trained with.")
+@click.option(
+    "--own-class",
+    is_flag=True,
+    help="Export to olmo_mixlaw's class: shared experts, dense layers, sigmoid routing.",
+)
+def hf(checkpoint: Path, out: Path, tokenizer: str | None, own_class: bool) -> None:
+    """Write the unsharded OLMo CHECKPOINT as the HuggingFace folder OUT."""
+    from olmo_mixlaw.models.export import export as write
+
+    click.echo(f"wrote {write(checkpoint, out, tokenizer=tokenizer, own_class=own_class)}")
+
+
+@export.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def olmo(model: Path, out: Path) -> None:
+    """Write the HuggingFace folder MODEL as the OLMo checkpoint OUT (ending in -unsharded)."""
+    from olmo_mixlaw.models.export import import_hf
+
+    click.echo(f"wrote {import_hf(model, out)}; train it with --load_path={out}")
+    click.echo("  --reset_optimizer_state=true --reset_trainer_state=true")
+
+
+def _inline(fields: dict[str, Any]) -> str:
+    return "{" + ", ".join(f"{key}: {value}" for key, value in fields.items()) + "}"
+
+
+def parse_count(text: str, where: str) -> float:
+    """12M, 1.2B, 590k or a plain number. Raises `ConfigError`."""
+    units = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+    unit = units.get(text[-1:].lower(), 1.0)
+    try:
+        value = float(text[:-1] if unit != 1.0 else text) * unit
+    except ValueError:
+        raise ConfigError(f"{where}: {text!r} is not a count; write 590k, 12M or 1.2B") from None
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{where}: {text!r} must be above 0")
+    return value
+
+
+def short(count: float) -> str:
+    """A count in three digits with its unit: 11.6M."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * size:
+            value = count / size
+            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+            return f"{value:.{digits}f}{unit}"
+    return f"{count:.0f}"
+
+
+def _bytes(count: float) -> str:
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 2**10:.3g} KiB"
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,240 @@
+"""`olmo-mixlaw optimize`: the best mixture of a saved fit, its range, its path and its figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+
+from olmo_mixlaw.atomic import write_text
+from olmo_mixlaw.cli.options import BOOTSTRAP, LEVEL, SEED, pairs, refits, table_options
+from olmo_mixlaw.cli.recipe import recipe_option
+from olmo_mixlaw.errors import ConfigError
+
+# A range that ends this far above the greatest ratio tried is the law's word only.
+BEYOND = 0.02
+
+
+@click.command()
+@click.argument("fit_path", metavar="FIT")
+@recipe_option
+@click.option("--n-params", type=float, default=np.nan, help="Parameters of the target model.")
+@click.option(
+    "--n-active",
+    type=float,
+    default=None,
+    help="Its active parameters, for a fit whose capacity is active or effective.",
+)
+@click.option("--n-tokens", type=float, default=np.nan, help="Tokens that it will be trained on.")
+@click.option(
+    "--path",
+    "path",
+    multiple=True,
+    metavar="N,D",
+    help="Also the best mixture at this size and budget (N,D or N,D,ACTIVE); repeat it for a path.",
+)
+@click.option(
+    "--benchmark",
+    default=None,
+    metavar="FILE",
+    help="Maximise the mean score of a "
+    "benchmark that `fit --benchmark` saved, instead of minimising losses.",
+)
+@click.option("--target-weight", multiple=True, metavar="TARGET=W", help="Weight of a target.")
+@click.option("--task-weight", multiple=True, metavar="TASK=W", help="Weight of a benchmark task.")
+@click.option("--at-least", multiple=True, metavar="DOMAIN=H", help="Least ratio of a domain.")
+@click.option("--at-most", multiple=True, metavar="DOMAIN=H", help="Greatest ratio of a domain.")
+@click.option(
+    "--available",
+    multiple=True,
+    metavar="DOMAIN=TOKENS",
+    help="Tokens that a domain has: caps its repetition.",
+)
+@click.option("--max-epochs", default=4.0, show_default=True, help="Repetitions allowed.")
+@click.option(
+    "--kl",
+    default=0.0,
+    show_default=True,
+    help="Pull towards the mean of the mixtures tried, in nats.",
+)
+@click.option(
+    "--near-optimal",
+    is_flag=True,
+    help="Also the range of each ratio that is as good, within --tolerance.",
+)
+@click.option(
+    "--tolerance",
+    type=float,
+    default=None,
+    help="What counts as as good, in units of "
+    "the objective. Default: 90 % of what the bootstrap's optima gain over this mixture, "
+    "or else the fit's residual noise.",
+)
+@table_options
+@BOOTSTRAP
+@click.option("--figure", default=None, metavar="FILE", help="Draw the mixture (PNG, SVG, PDF).")
+@click.option("--out", default=None, help="Write the mixture as YAML.")
+@SEED
+def optimize(
+    fit_path: str,
+    n_params: float,
+    n_active: float | None,
+    n_tokens: float,
+    path: tuple[str, ...],
+    benchmark: str | None,
+    target_weight: tuple[str, ...],
+    task_weight: tuple[str, ...],
+    at_least: tuple[str, ...],
+    at_most: tuple[str, ...],
+    available: tuple[str, ...],
+    max_epochs: float,
+    kl: float,
+    near_optimal: bool,
+    tolerance: float | None,
+    bootstrap: int,
+    figure: str | None,
+    out: str | None,
+    seed: int,
+    **options: Any,
+) -> None:
+    """Find the mixture of least loss, or of the best scores, under a saved FIT."""
+    from olmo_mixlaw.advice.optimum import near_optimal as as_good
+    from olmo_mixlaw.advice.optimum import optimum, optimum_path
+    from olmo_mixlaw.laws.fitted import Fit
+
+    fitted, goal = Fit.load(fit_path), None
+    if task_weight and not benchmark:
+        raise ConfigError("--task-weight: needs --benchmark")
+    if benchmark:
+        from olmo_mixlaw.advice.scores import Scores
+
+        scores = Scores.load(benchmark)
+        fitted = scores.fit_below(fitted)
+        goal = scores.goal(fitted, pairs(task_weight, "--task-weight") or None)
+    if bootstrap and benchmark:
+        raise ConfigError("--bootstrap: refits losses, not a --benchmark; leave one of them out")
+    if tolerance is not None and not tolerance > 0:
+        raise ConfigError(f"--tolerance: must be positive, found {tolerance:g}")
+    steps = [_scale(text) for text in path]
+    weights = pairs(target_weight, "--target-weight") or None
+    bounds: dict[str, Any] = {
+        "lower": pairs(at_least, "--at-least"),
+        "upper": pairs(at_most, "--at-most"),
+    }
+    limits: dict[str, Any] = {
+        **bounds,
+        "available_tokens": pairs(available, "--available") or None,
+        "max_epochs": max_epochs,
+        "kl": kl,
+    }
+    how: dict[str, Any] = {"objective": goal, "target_weights": weights, **limits, "seed": seed}
+    if not steps or np.isfinite(n_params) or np.isfinite(n_tokens):
+        steps.append((n_params, n_tokens, n_active))
+    n_params, n_tokens, n_active = steps[-1]
+    best = optimum(fitted, n_params, n_tokens, n_active=n_active, **how)
+    ranges = pd.DataFrame(
+        {
+            "domain": best.domains,
+            "best": best.ratios,
+            "tried_low": fitted.mixtures.min(0),
+            "tried_high": fitted.mixtures.max(0),
+        }
+    )
+    losses = pd.DataFrame({"target": best.targets, "loss": best.losses})
+    if bootstrap:
+        tolerance = _spread(fitted, best, options, bootstrap, how, ranges, losses, tolerance)
+    if near_optimal:
+        found = as_good(
+            fitted, best, tolerance, objective=goal, target_weights=weights, **bounds, seed=seed
+        )
+        ranges["low"], ranges["high"] = found["low"], found["high"]
+    _print(best, ranges, losses, goal)
+    walk = None
+    if len(steps) > 1:
+        walk = optimum_path(fitted, steps, **how)
+        heads = [f"{n:.3g},{d:.3g}" for n, d in walk[["n_params", "n_tokens"]].to_numpy()]
+        turned = walk.drop(columns=["n_params", "n_tokens"]).set_axis(heads, axis=0).T
+        print("\nalong the path (parameters,tokens)")
+        print(turned.to_string(float_format="{:.4f}".format))
+    if figure:
+        from olmo_mixlaw.report import law_figures
+
+        label = law_figures.size_label(n_params) if np.isfinite(n_params) else fitted.law.name
+        drawn = law_figures.best_mixture(ranges, f"best mixture, {label}", walk)
+        print(f"drew {law_figures.save(drawn, figure)}")
+    if out:
+        print(f"saved to {write_text(out, best.to_yaml())}")
+
+
+def _scale(text: str) -> tuple[float, float, float | None]:
+    """`N,D` or `N,D,ACTIVE` as numbers. Raises `ConfigError`."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (2, 3) or min(values) <= 0:
+        raise ConfigError(f"--path: expected N,D or N,D,ACTIVE such as 1e9,2e10, found {text!r}")
+    return values[0], values[1], values[2] if len(values) == 3 else None
+
+
+def _spread(
+    fitted: Any,
+    best: Any,
+    options: Mapping[str, Any],
+    replicates: int,
+    how: dict[str, Any],
+    ranges: pd.DataFrame,
+    losses: pd.DataFrame,
+    tolerance: float | None,
+) -> float:
+    """Add the bootstrap's intervals to both tables; the tolerance, from the gains if not given."""
+    from olmo_mixlaw.advice.goal import MeanLoss
+    from olmo_mixlaw.advice.optimum import optimum
+    from olmo_mixlaw.laws.choice.uncertainty import interval
+
+    mixtures, predicted, gains = [], [], []
+    settings = {**how, "starts": 4}
+    where = (best.n_params, best.n_tokens)
+    goal = MeanLoss.of(how["target_weights"], best.targets)
+    for other in refits(fitted, options, replicates, how["seed"]):
+        found = optimum(other, *where, n_active=best.n_active, **settings)
+        here = other.predict(best.ratios, *where, best.n_active)[0]
+        mixtures.append(found.ratios)
+        predicted.append(here)
+        gains.append(float(goal(here[None])[0][0] - goal(found.losses[None])[0][0]))
+    ranges["drawn_low"], ranges["drawn_high"] = interval(np.array(mixtures), LEVEL)
+    losses["low"], losses["high"] = interval(np.array(predicted), LEVEL)
+    return max(float(np.quantile(gains, LEVEL)), 1e-9) if tolerance is None else tolerance
+
+
+def _print(best: Any, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Any) -> None:
+    rounded = best.mixture()
+    names = {
+        "low": "as good from",
+        "high": "to",
+        "drawn_low": "90 % of optima from",
+        "drawn_high": "to ",
+    }
+    shown = ranges.drop(columns=["tried_low", "tried_high"]).rename(columns=names)
+    shown["best"] = [rounded[name] for name in shown["domain"]]
+    print(shown.to_string(index=False, float_format="{:.4f}".format))
+    if goal is None:
+        print(f"\npredicted mean loss {best.objective:.4f} nats")
+    else:
+        print(f"\npredicted mean score {-best.objective:.4f}")
+        for task, score in best.scores.items():
+            print(f"  {task:22s} {score:.4f}")
+        print("predicted losses")
+    for row in losses.itertuples():
+        between = f"  ({row.low:.4f} - {row.high:.4f})" if "low" in losses else ""
+        print(f"  {row.target:22s} {row.loss:.4f}{between}")
+    for note in best.warnings:
+        print(f"caution: {note}")
+    if "low" in ranges:
+        beyond = ranges[ranges["high"] > ranges["tried_high"] + BEYOND]
+        if len(beyond):
+            far = [f"{row.domain} above {row.tried_high:.3f}" for row in beyond.itertuples()]
+            print(f"caution: as good by the law alone, beyond any run: {', '.join(far)}")

@@ -1,0 +1,1 @@
+"""Which law to believe and how far: held-out rows, comparison, intervals."""

@@ -1,0 +1,97 @@
+"""Capacity competition: domains divide a model's capacity, each by its own power law.
+
+    competition        L_i = E_i + c_i x_i^-b_i                          (Eq. 1)
+    competition_noise  L_i = E_i + c_i x_i^-b_i + A_i (D h_i)^-a_i       (Eq. 3)
+
+x is the division of C = N that minimises sum h_i c_i x_i^-b_i (arXiv 2606.08167). Shares below
+`share_floor` count as that in the noise term, which is undefined at 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from olmo_mixlaw.laws.formulas.allocation import allocate
+from olmo_mixlaw.laws.formulas.coupled import CoupledLaw, Response, Shares, each, pools_of
+from olmo_mixlaw.laws.law import Inputs, Layout, Scene, layout_of
+
+
+@dataclass(frozen=True)
+class Competition(CoupledLaw):
+    """Eq. 1. Capacity is in units of N_ref / pools, so an equal division is x = 1 amid the table.
+
+    `floor` is H in those units: what a domain keeps however small its share.
+    """
+
+    name = "competition"
+    formula = "E_i + c_i x_i^-b_i, x = argmin sum_j h_j c_j x_j^-b_j"
+    source = "arXiv 2606.08167, Eq. 1"
+    noise = False
+    n_starts = 6
+    floor: float = 0.02
+    share_floor: float = 1e-3
+
+    def _layout(self, scene: Scene) -> Layout:
+        pools, layout = pools_of(scene), Layout()
+        low = pools.low(scene)
+        layout.add("E", each(pools, "E", "nats", np.log(0.6 * low), 0.5, -6, 0.5))
+        layout.add("c", each(pools, "c", "nats", np.log(0.3 * low), 0.8, -7, 4))
+        layout.add("b", each(pools, "b", "1", np.log(0.25), 0.6, -4, 2.0))
+        if self.noise:
+            layout.add("A", each(pools, "A", "nats", np.log(0.05 * low), 1.2, -9, 5))
+            layout.add("a", each(pools, "a", "1", np.log(0.3), 0.6, -4, 2.0))
+        return layout
+
+    def respond(self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool) -> Response:
+        layout, pools = layout_of(self, scene), pools_of(scene)
+        log_c, b = (theta[:, None, layout.slices["c"]], np.exp(theta[:, None, layout.slices["b"]]))
+        bottom = np.exp(theta[:, None, layout.slices["E"]])
+        h = pools.padded(inputs.ratios)
+        with np.errstate(divide="ignore"):
+            u = np.log(h) + (log_c + np.log(b))
+        log_capacity = (np.log(len(pools)) + inputs.log_n)[None, :, None]
+        found = allocate(u, b, float(np.log(self.floor)), log_capacity)
+        q = np.exp(log_c - b * found.log_x)
+        loss = bottom + q
+        if self.noise:
+            a = np.exp(theta[:, None, layout.slices["a"]])
+            log_d = inputs.log_d[:, None] + np.log(np.maximum(h, self.share_floor))
+            noise = np.exp(np.clip(theta[:, None, layout.slices["A"]] - a * log_d, -200, 60))
+            loss = loss + noise
+        if not slopes:
+            return Response(loss)
+        bend = 1 - b * found.log_x
+        v = q * b * np.where(found.active, found.p, 0.0)  # dq / dmu
+        own = {
+            "E": np.broadcast_to(bottom, q.shape),
+            "c": q - v,
+            "b": -q * b * found.log_x - v * bend,
+        }
+        by_h = -v * (h > 0)
+        if self.noise:
+            own["A"], own["a"] = noise, -noise * a * log_d
+            by_h = by_h - noise * a * (h > self.share_floor)
+        inverse = np.where(h > 0, 1 / np.maximum(h, 1e-300), 0.0)
+        # The allocation follows h itself; the noise term has its own floor.
+        shares = Shares(h[None], np.eye(len(pools), inputs.ratios.shape[1])[None], False)
+        return Response(
+            loss,
+            own,
+            v,
+            {"c": found.omega, "b": found.omega * bend},
+            by_h * inverse,
+            found.omega * inverse,
+            shares,
+        )
+
+
+@dataclass(frozen=True)
+class CompetitionNoise(Competition):
+    """Eq. 3: competition and a noise term in the domain's own tokens."""
+
+    name = "competition_noise"
+    formula = "E_i + c_i x_i^-b_i + A_i (D h_i)^-a_i"
+    source = "arXiv 2606.08167, Eq. 3"
+    noise = True

@@ -1,0 +1,134 @@
+"""The best mixture: found, within its bounds, and honest about how far it reaches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from law_tables import grid, transfer_losses
+
+from olmo_mixlaw.advice import optimum
+from olmo_mixlaw.advice.optimum import (
+    hull_distance,
+    near_optimal,
+    optimum_path,
+    project,
+    sampled_optimum,
+)
+from olmo_mixlaw.errors import ConfigError, FitError, UnknownNameError
+from olmo_mixlaw.laws import Fit, fit
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fit:
+    return fit("transfer", transfer_losses(grid(sizes=3, mixtures=10), noise=0.002))
+
+
+def test_no_sampled_mixture_is_better(fitted: Fit) -> None:
+    best = optimum(fitted, 1e8, 1e9, target_weights={"web": 3, "code": 1})
+    draws = np.random.default_rng(0).dirichlet(np.ones(4), 20_000)
+    weights = np.array([0.75, 0.25, 0, 0])
+    assert best.objective <= (fitted.predict(draws, 1e8, 1e9) @ weights).min() + 1e-9
+    assert best.ratios.sum() == pytest.approx(1)
+
+
+def test_bounds_hold(fitted: Fit) -> None:
+    best = optimum(fitted, 1e8, 1e9, lower={"math": 0.4}, upper={"web": 0.1})
+    ratios = dict(zip(best.domains, best.ratios, strict=True))
+    assert ratios["math"] >= 0.4 - 1e-9
+    assert ratios["web"] <= 0.1 + 1e-9
+
+
+def test_repetition_caps_hold(fitted: Fit) -> None:
+    best = optimum(fitted, 1e8, 1e9, available_tokens={"code": 2e7}, max_epochs=2)
+    assert dict(zip(best.domains, best.ratios, strict=True))["code"] <= 0.04 + 1e-9
+
+
+def test_a_pull_moves_towards_the_prior(fitted: Fit) -> None:
+    prior = {"web": 0.7, "code": 0.1, "wiki": 0.1, "math": 0.1}
+    target = np.array(list(prior.values()))
+    free, pulled = (optimum(fitted, 1e8, 1e9, prior=prior, kl=kl) for kl in (0.0, 1.0))
+    assert np.abs(pulled.ratios - target).sum() < 0.2 * np.abs(free.ratios - target).sum()
+
+
+def test_equal_exponents_make_the_optimum_independent_of_size(fitted: Fit) -> None:
+    path = optimum_path(fitted, [(1e7, 1e9), (1e10, 1e9)])
+    np.testing.assert_allclose(
+        path.loc[0, fitted.domains].to_numpy(float),
+        path.loc[1, fitted.domains].to_numpy(float),
+        atol=1e-4,
+    )
+
+
+def test_reaching_far_is_said(fitted: Fit) -> None:
+    best = optimum(fitted, 1e12, 1e9, lower={"web": 0.999})
+    assert any("outside every blend" in note for note in best.warnings)
+    assert any("n_params" in note for note in best.warnings)
+    assert not optimum(fitted, 1.6e8, 1e9).warnings
+
+
+def test_a_flat_objective_has_wide_ranges(fitted: Fit) -> None:
+    best = optimum(fitted, 1e8, 1e9)
+    tight, wide = (near_optimal(fitted, best, t) for t in (1e-4, 3e-2))
+    assert ((wide["high"] - wide["low"]) > (tight["high"] - tight["low"])).all()
+    assert (tight["low"] <= tight["best"]).all()
+
+
+def test_sampling_finds_nearly_the_same(fitted: Fit) -> None:
+    exact, sampled = optimum(fitted, 1e8, 1e9), sampled_optimum(fitted, 1e8, 1e9, draws=20_000)
+    assert exact.objective <= sampled.objective <= exact.objective + 0.01
+
+
+def test_the_yaml_sums_to_one(fitted: Fit) -> None:
+    import yaml
+
+    best = optimum(fitted, 1e8, 1e9)
+    ratios = yaml.safe_load(best.to_yaml())["mixture"]["ratios"]
+    assert sum(ratios.values()) == pytest.approx(1.0, abs=1e-12)
+    assert list(ratios) == fitted.domains
+
+
+def test_hull_distance_of_a_blend_is_zero() -> None:
+    mixtures = np.array([[1.0, 0, 0], [0, 1, 0]])
+    assert hull_distance(np.array([0.3, 0.7, 0]), mixtures) == pytest.approx(0, abs=1e-5)
+    assert hull_distance(np.array([0.0, 0, 1]), mixtures) == pytest.approx(1, abs=1e-3)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10_000))
+def test_projection_lands_on_the_bounded_simplex(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    low, high = np.full(5, 0.05), np.array([0.2, 0.3, 1, 1, 1])
+    result = project(rng.normal(size=5), low, high)
+    assert result.sum() == pytest.approx(1)
+    assert (result >= low - 1e-6).all()
+    assert (result <= high + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"lower": {"web": 0.6, "code": 0.6}}, "no mixture meets the bounds"),
+        ({"upper": 0.1}, "no mixture meets the bounds"),
+        ({"lower": {"web": 0.5}, "upper": {"web": 0.2}}, "bounds of domain 'web'"),
+        ({"target_weights": {"web": -1}}, "must not be negative"),
+    ],
+)
+def test_bounds_that_no_mixture_meets_are_refused(
+    fitted: Fit, settings_: dict, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        optimum(fitted, 1e8, 1e9, **settings_)
+
+
+def test_unknown_names_are_refused(fitted: Fit) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'web'"):
+        optimum(fitted, 1e8, 1e9, lower={"wep": 0.1})
+    with pytest.raises(UnknownNameError, match="target"):
+        optimum(fitted, 1e8, 1e9, target_weights={"coda": 1})
+
+
+def test_a_size_is_needed(fitted: Fit) -> None:
+    with pytest.raises(FitError, match="n_params is needed"):
+        optimum(fitted)

@@ -1,0 +1,37 @@
+"""For all tests: helpers beside them are importable, and no test is timed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from olmo_mixlaw.datasets import open_dataset, train_tokenizer
+
+SMALL = (
+    "mixlaw:biography?n=64&seed=1&templates=2"
+    "&pools=birth_date:60,birth_city:24,university:30,major:12,employer:26"
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+# A slow or busy machine fails no test.
+settings.register_profile("untimed", deadline=None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """The profile holds for one thread, and xdist collects and runs in another than this file's."""
+    settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def small_uri() -> str:
+    """64 people with small pools: what the micro study learns."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    """A byte-level BPE of 600 entries, trained on biographies."""
+    path: Path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    return train_tokenizer(open_dataset(SMALL).documents(0, 300), 600, path)

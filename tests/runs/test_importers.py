@@ -1,0 +1,105 @@
+"""Tables that others wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from olmo_mixlaw.errors import ConfigError, DataError, UnknownNameError
+from olmo_mixlaw.runs.importers import load_table, two_files, wide_table
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    ratios = rng.dirichlet(np.ones(3), 5).round(3)
+    frame = pd.DataFrame(ratios, columns=["web", "code", "wiki"])
+    frame.insert(0, "run", [f"r{i}" for i in range(5)])
+    losses = pd.DataFrame(
+        {"run": frame["run"], "web": rng.uniform(2, 3, 5), "essays": rng.uniform(2, 3, 5)}
+    )
+    frame.to_csv(tmp_path / "ratios.csv", index=False)
+    losses.iloc[::-1].to_csv(tmp_path / "metrics.csv", index=False)
+    frame.rename(columns={"web": "p_web", "code": "p_code", "wiki": "p_wiki"}).assign(
+        loss_web=losses["web"], n=[1e6] * 5
+    ).to_csv(tmp_path / "wide.csv", index=False)
+    return tmp_path
+
+
+def test_olmix_files_are_joined_by_run(swarm: Path) -> None:
+    table = two_files(swarm / "ratios.csv", swarm / "metrics.csv", n_params=1e6)
+    assert table.domains == ["web", "code", "wiki"]
+    assert table.targets == ["web", "essays"]
+    losses = pd.read_csv(swarm / "metrics.csv").set_index("run")
+    design = table.design()
+    for run, row in zip(design.run_ids, design.losses, strict=True):
+        np.testing.assert_allclose(row, losses.loc[run].to_numpy())
+    np.testing.assert_allclose(design.ratios.sum(1), 1, atol=1e-9)
+
+
+def test_regmix_prefixes_are_taken_off(tmp_path: Path) -> None:
+    pd.DataFrame(
+        {
+            "index": [1, 2, 3],
+            "train_the_pile_arxiv": [0.2, 0.5, 0.7],
+            "train_the_pile_github": [0.8, 0.5, 0.3],
+        }
+    ).to_csv(tmp_path / "m.csv", index=False)
+    pd.DataFrame(
+        {
+            "index": [1, 2, 3],
+            "metric/the_pile_arxiv_val/loss": [3.0, 2.9, 2.8],
+            "valid_the_pile_github": [2.0, 2.1, 2.2],
+        }
+    ).to_csv(tmp_path / "l.csv", index=False)
+    table = two_files(tmp_path / "m.csv", tmp_path / "l.csv")
+    assert table.domains == table.targets == ["the_pile_arxiv", "the_pile_github"]
+
+
+def test_a_wide_table_is_read_by_its_yaml(swarm: Path) -> None:
+    (swarm / "wide.yaml").write_text(
+        "file: wide.csv\nrun_id: run\nn_params: n\nn_tokens: 2e7\nunit: bits\n"
+        "weights: {web: p_web, code: p_code, wiki: p_wiki}\nlosses: {web: loss_web}\n"
+    )
+    design = wide_table(swarm / "wide.yaml").design()
+    assert design.n_params[0] == 1e6
+    assert design.n_tokens[0] == 2e7
+    np.testing.assert_allclose(
+        design.losses[:, 0], pd.read_csv(swarm / "wide.csv")["loss_web"] * np.log(2)
+    )
+
+
+def test_mistakes_in_a_yaml_are_named(swarm: Path) -> None:
+    good = (
+        "file: wide.csv\nweights: {web: p_web, code: p_code, wiki: p_wiki}\n"
+        "losses: {web: loss_web}\n"
+    )
+    path = swarm / "w.yaml"
+    for text, error, message in (
+        (good + "unitt: nats\n", UnknownNameError, "did you mean 'unit'"),
+        (good + "unit: bytes\n", ConfigError, "'bytes' is none of nats, bits"),
+        (good.replace("loss_web", "nope"), DataError, "column 'nope' is missing"),
+        (good + "n_params: size\n", DataError, "'size' is neither a number nor a column"),
+        ("file: wide.csv\n", ConfigError, "weights: is needed"),
+        (good.replace("wide.csv", "no.csv"), DataError, "no such file"),
+    ):
+        path.write_text(text)
+        with pytest.raises(error, match=message):
+            wide_table(path)
+
+
+def test_runs_in_one_file_only_are_refused(swarm: Path) -> None:
+    losses = pd.read_csv(swarm / "metrics.csv")
+    losses.iloc[1:].to_csv(swarm / "fewer.csv", index=False)
+    with pytest.raises(DataError, match="is in one only"):
+        two_files(swarm / "ratios.csv", swarm / "fewer.csv")
+
+
+def test_ways_to_name_a_table_do_not_mix(swarm: Path) -> None:
+    with pytest.raises(ConfigError, match="give both"):
+        load_table(None, "a.csv", None)
+    with pytest.raises(ConfigError, match="give one of them"):
+        load_table("t.csv", "a.csv", "b.csv")
