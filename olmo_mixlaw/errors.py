@@ -7,6 +7,7 @@ traceback and the process exits with code 2. Every other exception is a defect o
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -32,6 +33,15 @@ class CheckpointError(MixlawError):
 
 class FitError(MixlawError):
     """A law can't be fitted to this table, or a fit did not converge."""
+
+
+class ExtensionError(MixlawError):
+    """A part that an installed package offers can't be used."""
+
+
+def complain(text: str) -> None:
+    """One line on standard error about something that is left out or left as it is."""
+    print(f"olmo-mixlaw: {text}", file=sys.stderr)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> UnknownNameError:

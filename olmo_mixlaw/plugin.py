@@ -7,12 +7,13 @@ module with any of the functions in `TABLES`, each returning the entries to add.
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
 import click
+
+from olmo_mixlaw.errors import complain
 
 GROUP = "oe_eval.plugins"
 
@@ -34,21 +35,17 @@ def extend_olmes(module: ModuleType) -> None:
     name, function = TABLES[module.__name__]
     table = getattr(module, name, None)
     if not isinstance(table, dict):
-        _complain(f"{module.__name__}.{name} is not a table in this OLMES; nothing is added")
+        complain(f"{module.__name__}.{name} is not a table in this OLMES; nothing is added")
         return
     for point in entry_points(group=GROUP):
         try:
             additions: dict[str, Any] = getattr(point.load(), function, dict)()
         except Exception as error:
-            _complain(f"plugin {point.name!r}: {function}: {type(error).__name__}: {error}")
+            complain(f"plugin {point.name!r}: {function}: {type(error).__name__}: {error}")
             continue
         for key, value in additions.items():
             if table.setdefault(key, value) != value:
-                _complain(f"{name} has {key!r} already; plugin {point.name!r} doesn't replace it")
-
-
-def _complain(text: str) -> None:
-    print(f"olmo-mixlaw: {text}", file=sys.stderr)
+                complain(f"{name} has {key!r} already; plugin {point.name!r} doesn't replace it")
 
 
 @click.command()

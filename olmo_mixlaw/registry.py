@@ -1,4 +1,4 @@
-"""Names of datasets, laws, schedules and ladders, resolved only when asked for.
+"""Names of datasets, laws, schedules, ladders and tasks, resolved only when asked for.
 
 A registry maps a name to `module:attribute`, the form of an entry point, so that built-in
 and third-party parts are found the same way and nothing is imported before it is used. A
@@ -6,36 +6,59 @@ package adds a dataset with one line of its pyproject:
 
     [project.entry-points."olmo_mixlaw.datasets"]
     poems = "my_package.poems:Poems"
+
+`docs/example_extension` adds one of each kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from olmo_mixlaw.errors import unknown_name
+from olmo_mixlaw.errors import ExtensionError, complain, unknown_name
 
 
 class Registry:
     """Named parts of one kind: those built in and those of installed packages.
 
-    A built-in name can't be taken over by a package: the built-in part wins.
+    `base` (module:class) is what a part must be a subclass of, or, with `functions`, a function in
+    its place. A built-in name can't be taken over by a package: the built-in part wins.
     """
 
-    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        builtin: Mapping[str, str],
+        *,
+        base: str = "",
+        functions: bool = False,
+    ) -> None:
         self.kind = kind
         self.group = group
-        self._builtin = dict(builtin)
+        self._base = base
+        self._functions = functions
+        self._builtin = {name: EntryPoint(name, value, group) for name, value in builtin.items()}
         self._local: dict[str, Any] = {}
 
     @cached_property
-    def _installed(self) -> dict[str, str]:
-        return {point.name: point.value for point in entry_points(group=self.group)}
+    def _installed(self) -> dict[str, list[EntryPoint]]:
+        """Entry points by name; those of built-in names are left out, aloud."""
+        found: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            if point.name in self._builtin:
+                complain(
+                    f"{self.kind} {point.name!r} of package {_package(point)!r} is left out: "
+                    "the name is taken by a built-in one"
+                )
+            else:
+                found.setdefault(point.name, []).append(point)
+        return found
 
     def names(self) -> list[str]:
+        """Every name, whether or not its part can be loaded."""
         return sorted({*self._installed, *self._builtin, *self._local})
 
     def add(self, name: str, part: Any) -> None:
@@ -45,15 +68,73 @@ class Registry:
     def get(self, name: str, where: str = "") -> Any:
         """The part called `name`; `where` (file and key) goes into the error.
 
-        Raises `UnknownNameError` with the closest known name.
+        Raises `UnknownNameError` with the closest known name, and `ExtensionError` for a part of
+        a package that can't be loaded, isn't what its kind must be, or has a name that another
+        package has too.
         """
+        place = f"{where}: " if where else ""
         if name in self._local:
-            return self._local[name]
-        target = self._builtin.get(name) or self._installed.get(name)
-        if target is None:
+            return self._checked(self._local[name], f"{place}{self.kind} {name!r}")
+        if name in self._builtin:
+            return self._builtin[name].load()
+        points = self._installed.get(name)
+        if not points:
             raise unknown_name(self.kind, name, self.names(), where)
-        module, _, attribute = target.partition(":")
-        return getattr(import_module(module), attribute)
+        owner = f"{place}{self.kind} {name!r} of package {_package(points[0])!r}"
+        if len(points) > 1:
+            others = ", ".join(repr(_package(point)) for point in points[1:])
+            raise ExtensionError(f"{owner}: {others} has one of that name too; uninstall one")
+        try:
+            part = points[0].load()
+        except Exception as error:
+            raise ExtensionError(
+                f"{owner} can't be loaded ({type(error).__name__}: {error}); "
+                "mend or uninstall that package"
+            ) from None
+        return self._checked(part, owner)
+
+    def parts(self) -> Iterator[tuple[str, Any]]:
+        """Every (name, part) that can be used; a package's that can't is left out, aloud."""
+        for name in [*self._builtin, *sorted({*self._installed, *self._local} - {*self._builtin})]:
+            try:
+                yield name, self.get(name)
+            except ExtensionError as error:
+                complain(str(error))
+
+    def name_of(self, part: Any) -> str | None:
+        """The name under which `get` finds `part`, None where it has none."""
+        for name, known in self._local.items():
+            if known is part:
+                return name
+        value = f"{part.__module__}:{part.__qualname__}"
+        for name, point in self._builtin.items():
+            if point.value == value:
+                return name
+        return next((name for name in self._installed if self._is(name, part)), None)
+
+    def _is(self, name: str, part: Any) -> bool:
+        try:
+            return self.get(name) is part
+        except ExtensionError:
+            return False
+
+    def _checked(self, part: Any, owner: str) -> Any:
+        if not self._base:
+            return part
+        base = EntryPoint("base", self._base, self.group).load()
+        if isinstance(part, type):
+            good = issubclass(part, base)
+        else:
+            good = self._functions and callable(part)
+        if not good:
+            what = "a subclass of " + self._base.replace(":", ".")
+            what += " or a function" if self._functions else ""
+            raise ExtensionError(f"{owner}: is {part!r}; a {self.kind} must be {what}")
+        return part
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.module
 
 
 DATASETS = Registry(
@@ -94,6 +175,7 @@ LAWS = Registry(
         "bimix": "olmo_mixlaw.laws.formulas.bimix:BiMix",
         "autoscale": "olmo_mixlaw.laws.formulas.autoscale:AutoScale",
     },
+    base="olmo_mixlaw.laws.law:Law",
 )
 
 SCHEDULES = Registry(
@@ -108,4 +190,11 @@ SCHEDULES = Registry(
         "exponential": "olmo_mixlaw.mixture.schedule:Exponential",
         "from_law": "olmo_mixlaw.advice.schedule:FromLaw",
     },
+    base="olmo_mixlaw.mixture.schedule:Schedule",
+    functions=True,
 )
+
+# A ladder of a package is a path to its YAML file, or a mapping with the same keys.
+LADDERS = Registry("ladder", "olmo_mixlaw.ladders", {})
+
+TASKS = Registry("task", "olmo_mixlaw.tasks", {}, base="olmo_mixlaw.evaluation.tasks:Task")
