@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from olmo_mixlaw.datasets import open_dataset, train_tokenizer
 
@@ -15,7 +15,7 @@ SMALL = (
 
 sys.path.insert(0, str(Path(__file__).parent))
 # A slow or busy machine fails no test.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.hookimpl(tryfirst=True)

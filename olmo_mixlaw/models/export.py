@@ -1,7 +1,7 @@
 """OLMo checkpoints to HuggingFace folders and back, with the tokenizer.
 
-Weights keep their bits, so the exported model gives the same logits. Files are written to a
-temporary folder beside the target and renamed once whole.
+Weights keep their bits, and the exported model gives the same logits but for rounding. Files are
+written to a temporary folder beside the target and renamed once whole.
 """
 
 from __future__ import annotations

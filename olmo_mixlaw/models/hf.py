@@ -2,7 +2,7 @@
 layers, sigmoid routing, a selection bias, qk-norm with norms before.
 
 Importing this module registers it with transformers' Auto classes. Its parameters bear OLMo's
-names, and it computes what OLMo's block does in the same order, so logits agree to the bit.
+names, and it computes what OLMo's block does in the same order, so logits differ by rounding only.
 """
 
 from __future__ import annotations

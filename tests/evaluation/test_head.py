@@ -10,12 +10,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rounding import SCORES
 
 from olmo_mixlaw.evaluation import head as head_module
 from olmo_mixlaw.evaluation import scorer
 from olmo_mixlaw.evaluation.batches import Encoded
 from olmo_mixlaw.evaluation.head import Head, score_tokens
-from olmo_mixlaw.evaluation.language_model import HuggingFaceModel, load_model
+from olmo_mixlaw.evaluation.language_model import HuggingFaceModel
+from olmo_mixlaw.evaluation.loading import load_model
+
+NATS = 1e-4  # logits here reach 60, of which float32 keeps about 1e-5
 
 
 @settings(max_examples=60)
@@ -54,9 +58,12 @@ def test_tiles_give_what_a_softmax_gives(
         patch.setattr(head_module, "ROWS_AT_ONCE", at_once)
         nats, likeliest = score_tokens(head, states, targets)
         bare, _ = score_tokens(None, head.logits(states), targets)
-    np.testing.assert_allclose(nats, expected.numpy(), atol=2e-5)
-    np.testing.assert_allclose(bare, nats, atol=2e-5)
-    np.testing.assert_array_equal(likeliest, (logits.argmax(-1) == targets).numpy())
+    np.testing.assert_allclose(nats, expected.numpy(), rtol=SCORES, atol=NATS)
+    np.testing.assert_allclose(bare, nats, rtol=SCORES, atol=NATS)
+    first, second = logits.topk(2).values.T
+    clear = (first - second > NATS).numpy()  # float32 may rank the others the other way round
+    same = likeliest == (logits.argmax(-1) == targets).numpy()
+    assert same[clear].all()
 
 
 @pytest.mark.parametrize("tile", [1, 2, 3, 8])

@@ -149,7 +149,9 @@ def test_grouped_and_loop_paths_agree(router: str) -> None:
         out = layer(x)
         found[backend] = {"out": out, **gradients(layer, x, lambda out=out: out.square().sum())}
     for name, value in found["loop"].items():
-        torch.testing.assert_close(found["grouped_mm"][name], value, rtol=1e-5, atol=1e-6)
+        # Sums that nearly cancel are right to float32's rounding of their largest terms only.
+        atol = 1e-5 * float(value.abs().max())
+        torch.testing.assert_close(found["grouped_mm"][name], value, rtol=1e-5, atol=atol)
 
 
 DEVICES = [

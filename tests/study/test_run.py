@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def start(path, **kwargs):
-    command = [sys.executable, "-m", "olmo_mixlaw.cli.app", "study", "run", str(path)]
+    command = [sys.executable, "-m", "olmo_mixlaw", "study", "run", str(path)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs
     )
@@ -77,7 +77,7 @@ def test_proposed_configuration_trains(undisturbed, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "olmo_mixlaw.cli.app",
+        "olmo_mixlaw",
         "train",
         str(output / "proposed.yaml"),
         "--max_duration=2",
@@ -114,8 +114,10 @@ def test_killed_study_goes_on_and_ends_with_the_same_table(undisturbed, study_fi
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        time.sleep(3)
-        assert all(is_free(lock) for lock in runs.glob("*/.lock")), "a run outlived its study"
+        deadline = time.monotonic() + 120
+        while not all(is_free(lock) for lock in runs.glob("*/.lock")):
+            assert time.monotonic() < deadline, "a run outlived its study"
+            time.sleep(0.1)
     finish(path)
     assert table_bytes(tmp_path / "out") == table_bytes(reference)
 

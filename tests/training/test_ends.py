@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_sigterm_from_outside_ends_with_143(write: Write) -> None:
     while run.poll() is None and not (metrics.is_file() and metrics.stat().st_size > 1000):
         time.sleep(0.05)
     run.terminate()
-    output, _ = run.communicate(timeout=60)
+    output, _ = run.communicate(timeout=300)
     assert run.returncode == 143
     assert b"stopped by signal 15; the checkpoint of step" in output
     assert len(list(config.with_suffix("").glob("step*-unsharded"))) == 1
@@ -178,9 +179,9 @@ def test_twenty_runs_killed_at_random_moments_all_end_the_same(write: Write) -> 
     assert os.waitpid(_train_in_child(write("timed", **changes)), 0)[1] == 0
     seconds = time.monotonic() - started
     chance = random.Random(0)
-    kills = 0
     for number in range(20):
         config = write(f"killed{number}", **changes)
+        killed = False
         for _ in range(40):
             child = _train_in_child(config)
             # Less than a whole run takes, so that each is killed; checkpoints bring it to its end.
@@ -193,11 +194,15 @@ def test_twenty_runs_killed_at_random_moments_all_end_the_same(write: Write) -> 
             if status is None:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                kills += 1
-            elif status == 0:
-                break
-            else:
+                killed = True
+            elif status != 0:
                 pytest.fail(f"run {number} ended by itself with status {status}")
+            elif killed:
+                break
+            else:  # the machine is faster than when it was timed: once more, and sooner
+                seconds *= 0.5
+                shutil.rmtree(config.with_suffix(""))
+        assert killed
         folder = config.with_suffix("")
         if not (folder / "step60-unsharded").is_dir():
             train(config)
@@ -205,4 +210,3 @@ def test_twenty_runs_killed_at_random_moments_all_end_the_same(write: Write) -> 
         final = torch.load(folder / "step60-unsharded" / "model.pt", weights_only=True)
         reference = torch.load(whole / "model.pt", weights_only=True)
         assert all(torch.equal(final[key], reference[key]) for key in reference)
-    assert kills >= 20
