@@ -26,8 +26,8 @@ from olmo_mixlaw.atomic import open_atomic
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.choice.holdout import Split, reaching_splits, sampled_splits
 from olmo_mixlaw.laws.choice.selection import score
+from olmo_mixlaw.laws.choice.uncertainty import coverage
 from olmo_mixlaw.laws.fitting import Settings, fit
-from olmo_mixlaw.laws.intervals import coverage
 from olmo_mixlaw.runs import WEIGHT, Design, RunTable
 
 HERE = Path(__file__).resolve().parent

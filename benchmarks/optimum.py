@@ -21,7 +21,6 @@ import record
 from holdout import load, tables
 
 from olmo_mixlaw.advice import optimum
-from olmo_mixlaw.advice.optimum import sampled_optimum
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws import Settings, fit
 from olmo_mixlaw.laws.fitted import Fit
@@ -78,7 +77,7 @@ def main() -> None:
             ways: dict[str, Callable[..., float]] = {
                 "optimum": lambda *at: optimum(*at).objective,
                 "mirror descent": mirror_descent,
-                "Dirichlet": lambda *at: sampled_optimum(*at, keep=1, draws=DRAWS).objective,
+                "Dirichlet": lambda *at: optimum(*at, keep=1, draws=DRAWS).objective,
             }
             row: dict[str, Any] = {
                 "table": name,

@@ -201,7 +201,7 @@ def capacity_errors() -> list[dict[str, object]]:
             fitted = fit("no_mixture", design.take(~held), capacity=capacity)
             guess = fitted.predict(test.ratios, test.n_params, test.n_tokens, test.n_active)
             error = 100 * float(np.nanmean(np.abs(guess / test.losses - 1)))
-            rows.append({"table": name, "capacity": capacity, "rho": fitted.rho, "mre": error})
+            rows.append({"table": name, "capacity": capacity, "rho": fitted.size.rho, "mre": error})
     return rows
 
 

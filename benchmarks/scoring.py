@@ -32,7 +32,8 @@ import torch
 from record import save
 
 from olmo_mixlaw.evaluation import catalog, scorer
-from olmo_mixlaw.evaluation.language_model import LanguageModel, load_model
+from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.loading import load_model
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = "allenai_eleuther-ai-gpt-neox-20b-pii-special.json"

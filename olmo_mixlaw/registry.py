@@ -12,6 +12,7 @@ package adds a dataset with one line of its pyproject:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -23,8 +24,9 @@ from olmo_mixlaw.errors import ExtensionError, complain, unknown_name
 class Registry:
     """Named parts of one kind: those built in and those of installed packages.
 
-    `base` (module:class) is what a part must be a subclass of, or, with `functions`, a function in
-    its place. A built-in name can't be taken over by a package: the built-in part wins.
+    `base` (module:class) is what a part must be a subclass of; with `functions` it may be a
+    function. With neither it may be anything. A built-in name can't be taken over by a package:
+    the built-in part wins.
     """
 
     def __init__(
@@ -61,6 +63,10 @@ class Registry:
         """Every name, whether or not its part can be loaded."""
         return sorted({*self._installed, *self._builtin, *self._local})
 
+    def installed(self) -> list[str]:
+        """Names of the parts that packages bring."""
+        return sorted(self._installed)
+
     def add(self, name: str, part: Any) -> None:
         """Register `part` for this process only (a notebook, a test)."""
         self._local[name] = part
@@ -75,9 +81,9 @@ class Registry:
         place = f"{where}: " if where else ""
         if name in self._local:
             return self._checked(self._local[name], f"{place}{self.kind} {name!r}")
+        points = self._installed.get(name)  # says aloud who wanted a built-in name
         if name in self._builtin:
             return self._builtin[name].load()
-        points = self._installed.get(name)
         if not points:
             raise unknown_name(self.kind, name, self.names(), where)
         owner = f"{place}{self.kind} {name!r} of package {_package(points[0])!r}"
@@ -86,10 +92,9 @@ class Registry:
             raise ExtensionError(f"{owner}: {others} has one of that name too; uninstall one")
         try:
             part = points[0].load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ExtensionError(
-                f"{owner} can't be loaded ({type(error).__name__}: {error}); "
-                "mend or uninstall that package"
+                f"{owner} can't be loaded ({reason(error)}); mend or uninstall that package"
             ) from None
         return self._checked(part, owner)
 
@@ -119,22 +124,34 @@ class Registry:
             return False
 
     def _checked(self, part: Any, owner: str) -> Any:
-        if not self._base:
-            return part
-        base = EntryPoint("base", self._base, self.group).load()
-        if isinstance(part, type):
-            good = issubclass(part, base)
-        else:
-            good = self._functions and callable(part)
+        accepted = []
+        good = not self._base and not self._functions
+        if self._base:
+            accepted.append("a subclass of " + self._base.replace(":", "."))
+            base = EntryPoint("base", self._base, self.group).load()
+            good = isinstance(part, type) and issubclass(part, base)
+        if self._functions:
+            accepted.append("a function")
+            good = good or (callable(part) and not isinstance(part, type))
         if not good:
-            what = "a subclass of " + self._base.replace(":", ".")
-            what += " or a function" if self._functions else ""
-            raise ExtensionError(f"{owner}: is {part!r}; a {self.kind} must be {what}")
+            found = " ".join(repr(part).split())
+            raise ExtensionError(
+                f"{owner}: is {found}; a {self.kind} must be {' or '.join(accepted)}"
+            )
+        if inspect.isabstract(part):
+            lacking = ", ".join(sorted(part.__abstractmethods__))
+            raise ExtensionError(f"{owner}: lacks what every {self.kind} must have: {lacking}")
         return part
 
 
 def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.module
+    name = point.dist.name if point.dist is not None else None
+    return name or point.value.partition(":")[0]
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong in a package, in one line; some import errors have many."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 DATASETS = Registry(
@@ -147,6 +164,8 @@ DATASETS = Registry(
         "table": "olmo_mixlaw.datasets.table:Table",
         "text": "olmo_mixlaw.datasets.text:Text",
     },
+    base="olmo_mixlaw.datasets.base:Dataset",
+    functions=True,
 )
 
 LAWS = Registry(
@@ -178,13 +197,43 @@ LAWS = Registry(
     base="olmo_mixlaw.laws.law:Law",
 )
 
+# Where nobody says which law: one with few parameters that knows mixtures, one that knows none, and
+# one of each kind for a comparison.
+DEFAULT_LAW = "transfer"
+PLAIN_LAW = "no_mixture"
+COMPARED_LAWS = (
+    "no_mixture",
+    "log_linear",
+    "transfer",
+    "power_transfer",
+    "additive",
+    "modulated",
+    "competition_noise",
+    "kriging",
+    "stack",
+)
+
+# A stack's: three processes over different formulas err differently where they extrapolate, and
+# so do trees and coupled laws.
+STACKED_LAWS = (
+    "kriging:modulated",
+    "kriging:two_pool",
+    "kriging:additive",
+    "power_transfer",
+    "regimes",
+    "regmix",
+    "competition_noise",
+)
+# A study's, which fits them again and again.
+STUDIED_LAWS = ("no_mixture", "additive", "transfer")
+
 SCHEDULES = Registry(
     "schedule",
     "olmo_mixlaw.schedules",
     {
         "constant": "olmo_mixlaw.mixture.schedule:Constant",
         "stages": "olmo_mixlaw.mixture.schedule:Stages",
-        "csv": "olmo_mixlaw.mixture.schedule:Stages",
+        "csv": "olmo_mixlaw.mixture.schedule:Csv",
         "linear": "olmo_mixlaw.mixture.schedule:Linear",
         "cosine": "olmo_mixlaw.mixture.schedule:Cosine",
         "exponential": "olmo_mixlaw.mixture.schedule:Exponential",
@@ -197,4 +246,31 @@ SCHEDULES = Registry(
 # A ladder of a package is a path to its YAML file, or a mapping with the same keys.
 LADDERS = Registry("ladder", "olmo_mixlaw.ladders", {})
 
-TASKS = Registry("task", "olmo_mixlaw.tasks", {}, base="olmo_mixlaw.evaluation.tasks:Task")
+TASKS = Registry(
+    "task",
+    "olmo_mixlaw.tasks",
+    {
+        "bio_recall": "olmo_mixlaw.evaluation.families:BioRecall",
+        "bio_recall:gen": "olmo_mixlaw.evaluation.families:BioRecallGeneration",
+        "bio_recall:mc": "olmo_mixlaw.evaluation.families:BioRecallChoice",
+        "bio_recall:bpb": "olmo_mixlaw.evaluation.families:BioRecallBits",
+        "bio_recall:birth_date": "olmo_mixlaw.evaluation.families:BioRecallBirthDate",
+        "bio_recall:birth_city": "olmo_mixlaw.evaluation.families:BioRecallBirthCity",
+        "bio_recall:university": "olmo_mixlaw.evaluation.families:BioRecallUniversity",
+        "bio_recall:major": "olmo_mixlaw.evaluation.families:BioRecallMajor",
+        "bio_recall:employer": "olmo_mixlaw.evaluation.families:BioRecallEmployer",
+        "fact_recall": "olmo_mixlaw.evaluation.families:FactRecall",
+        "fact_recall:gen": "olmo_mixlaw.evaluation.families:FactRecallGeneration",
+        "fact_recall:mc": "olmo_mixlaw.evaluation.families:FactRecallChoice",
+        "fact_recall:bpb": "olmo_mixlaw.evaluation.families:FactRecallBits",
+        "max_over_n": "olmo_mixlaw.evaluation.families:MaxOverNSolution",
+        "max_over_n:forced": "olmo_mixlaw.evaluation.families:MaxOverNForced",
+        "max_over_n:bpb": "olmo_mixlaw.evaluation.families:MaxOverNBits",
+        "slope": "olmo_mixlaw.evaluation.families:SlopeSolution",
+        "slope:forced": "olmo_mixlaw.evaluation.families:SlopeForced",
+        "slope:bpb": "olmo_mixlaw.evaluation.families:SlopeBits",
+        "domain_loss": "olmo_mixlaw.evaluation.held_out:DomainLoss",
+        "domain_loss:documents": "olmo_mixlaw.evaluation.held_out:DocumentLoss",
+    },
+    base="olmo_mixlaw.evaluation.tasks:Task",
+)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw.laws.law import Inputs, Law, Scene
-from olmo_mixlaw.laws.moe_capacity import with_capacity
+from olmo_mixlaw.laws.sizes import Size
 from olmo_mixlaw.runs import Design, RunTable
 
 COUPLED = ["competition", "competition_noise", "camel_shares", "camel_dual", "camel_hybrid"]
@@ -169,5 +169,5 @@ def moe_design(noise: float = 0.002, sparsities: tuple[float, ...] = (2, 8, 32))
     rng = np.random.default_rng(0)
     rng.shuffle(sparsity)
     design = replace(design, n_params=design.n_active * sparsity)
-    made = transfer_losses(with_capacity(design, RHO), noise=noise)
+    made = transfer_losses(Size("effective", RHO).applied(design), noise=noise)
     return with_losses(design, made.losses)

@@ -3,6 +3,7 @@
 Advice asks a law for losses and slopes and knows none by name.
 """
 
-from olmo_mixlaw.advice.optimum import Optimum, near_optimal, optimum, optimum_path
+from olmo_mixlaw.advice.near_optimal import near_optimal
+from olmo_mixlaw.advice.optimum import Limits, Optimum, optimum, optimum_path
 
-__all__ = ["Optimum", "near_optimal", "optimum", "optimum_path"]
+__all__ = ["Limits", "Optimum", "near_optimal", "optimum", "optimum_path"]

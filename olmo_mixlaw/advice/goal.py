@@ -60,3 +60,14 @@ def named(
             raise unknown_name(kind, name, names, what)
         values[names.index(name)] = float(value)
     return values
+
+
+def goal_of(
+    objective: Goal | None, target_weights: Mapping[str, float] | None, targets: list[str]
+) -> Goal:
+    """The objective itself, or the weighted mean loss. Raises `ConfigError` for both at once."""
+    if objective is None:
+        return MeanLoss.of(target_weights, targets)
+    if target_weights is not None:
+        raise ConfigError("target weights and a benchmark: give one objective")
+    return objective

@@ -1,24 +1,26 @@
 """The best mixture under a fit: minimise losses, or maximise scores, over the simplex.
 
-Bounds, repetition caps and a pull towards a prior mixture; exact gradients; many starts, since a
-fitted law need not be convex. What it returns says how far it lies from the mixtures tried.
+Bounds, repetition caps and a pull towards a prior mixture hold for every law. Exact gradients and
+many starts, since a fitted law need not be convex; draws where a law has no gradient. What it
+returns says how far it lies from the mixtures tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize, nnls
+from scipy.optimize import nnls
 
-from olmo_mixlaw.advice.goal import Goal, MeanLoss, named
-from olmo_mixlaw.advice.simplex import project, search
-from olmo_mixlaw.errors import ConfigError, FitError
+from olmo_mixlaw.advice.goal import Goal, goal_of, named
+from olmo_mixlaw.advice.simplex import bounds_of, is_free, project, search
+from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.surface import has_trees, surface, with_trees
+from olmo_mixlaw.laws.law import Surface
 
 # Beyond this total-variation distance from the hull of the sampled mixtures, and this ratio to
 # the sampled sizes or budgets, an optimum is an extrapolation and says so.
@@ -27,7 +29,10 @@ SCALE_LIMIT = 10.0
 # Starts of the search besides the mean and the equal mixture: the best of the mixtures fitted,
 # and random ones.
 TRIED_STARTS = 20
-DRAW_BLOCK = 5000
+# How often a source may be repeated, unless said otherwise.
+MOST_EPOCHS = 4.0
+# Draws for a law without a gradient, and how many are predicted at once.
+DRAWS, DRAW_BLOCK = 100_000, 5000
 STEPS = 5
 # Where trees take part, mixtures near the best smooth one decide on the predicted loss: some drawn
 # around it, some a little towards the mean of those tried, where no ratio is at the end of a tree.
@@ -71,99 +76,166 @@ class Optimum:
         return "\n".join(["mixture:", "  ratios:", *lines]) + "\n"
 
 
+class Limits(TypedDict, total=False):
+    """What is wanted of a mixture, and what it must obey; all may be left out.
+
+    `target_weights` are rescaled to sum to 1 (default: equal); `objective` is another goal, such
+    as `scores.Scores.goal`. `lower` and `upper` bound the ratios; `available_tokens` caps
+    `h_i D <= max_epochs * tokens_i` (default 4); `kl` (nats) times KL(h || prior) is added
+    (default prior: the mean of the sampled mixtures).
+    """
+
+    objective: Goal | None
+    target_weights: Mapping[str, float] | None
+    lower: Mapping[str, float] | float
+    upper: Mapping[str, float] | float
+    available_tokens: Mapping[str, float] | None
+    max_epochs: float
+    prior: Mapping[str, float] | None
+    kl: float
+
+
 def optimum(
     fit: Fit,
     n_params: float = np.nan,
     n_tokens: float = np.nan,
     *,
     n_active: float | None = None,
-    objective: Goal | None = None,
-    target_weights: Mapping[str, float] | None = None,
-    lower: Mapping[str, float] | float = 0.0,
-    upper: Mapping[str, float] | float = 1.0,
-    prior: Mapping[str, float] | None = None,
-    kl: float = 0.0,
-    available_tokens: Mapping[str, float] | None = None,
-    max_epochs: float = 4.0,
     starts: int = 8,
     seed: int = 0,
     warm: np.ndarray | None = None,
+    draws: int | None = None,
+    keep: int = 128,
+    **limits: Unpack[Limits],
 ) -> Optimum:
-    """The mixture of least weighted loss at one size and budget.
+    """The mixture of least weighted loss at one size and budget, within `Limits`.
 
-    `target_weights` are rescaled to sum to 1 (default: equal); `objective` is another goal, such
-    as `scores.ScoreLaw.goal`. `lower` and `upper` bound the ratios; `available_tokens` caps
-    `h_i D <= max_epochs * tokens_i`; `kl` (nats) times KL(h || prior) is added (default prior: the
-    mean of the sampled mixtures). `warm` (K,) is a mixture known to be nearly best: one start.
-    Raises `ConfigError` for unknown names or bounds that no mixture meets, `FitError` for a
-    scale that the fit can't speak of.
+    `warm` (K,) is a mixture known to be nearly best: one start. With `draws`, and for a law
+    without a gradient, RegMix's search takes the place of a descent: the mean of the best `keep`
+    of so many draws. Raises `ConfigError` for unknown names or bounds that no mixture meets,
+    `FitError` for a scale that the fit can't speak of.
     """
-    if fit.law.name == "regmix":
-        return sampled_optimum(
-            fit,
-            n_params,
-            n_tokens,
-            target_weights=target_weights,
-            objective=objective,
-            n_active=n_active,
-            seed=seed,
-        )
-    goal = _goal(objective, target_weights, fit)
-    low, high = _bounds(fit, lower, upper, available_tokens, max_epochs, n_tokens)
-    middle = (
-        fit.mixtures.mean(0) if prior is None else named(prior, fit.domains, "domain", "prior", 0.0)
-    )
-    middle = np.maximum(middle / middle.sum(), 1e-9)
-    size = fit.checked_scale(n_params, n_tokens, n_active)
-    at = surface(fit, size, n_tokens)
-
-    def value(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses, slopes = at(ratios, True)
-        assert slopes is not None
-        total, by_loss = goal(losses)
-        slope = np.matmul(by_loss[:, None], slopes)[:, 0]
-        if kl > 0:
-            log_ratio = np.log(np.maximum(ratios, 1e-12) / middle)
-            total = total + kl * (ratios * log_ratio).sum(1)
-            slope = slope + kl * (log_ratio + 1)
-        return total, slope
-
-    first = _starts(fit, starts, seed, lambda h: goal(at(h, False)[0])[0], warm)
-    found = search(value, first, low, high, steps=STEPS if warm is None else 0)
-    if not found:
-        raise FitError(f"{fit.law.name}: no finite loss was found on the simplex")
-    if has_trees(fit):
-        near = np.random.default_rng(seed).dirichlet(NEAR_WIDTH * found[0] + 1e-3, NEAR_DRAWS)
-        towards = np.array(BLENDS)[:, None] * (fit.mixtures.mean(0) - found[0]) + found[0]
-        found += list(project(np.concatenate([near, towards]), low, high))
-    losses = with_trees(fit, at(np.array(found), False)[0], np.array(found), size, n_tokens)
-    pull = [kl * float(h @ np.log(np.maximum(h, 1e-12) / middle)) for h in found]
-    totals = goal(losses)[0] + np.array(pull)
+    problem = Problem.of(fit, n_params, n_tokens, n_active, **limits)
+    if draws is None and fit.has_gradient:
+        found = problem.descended(starts, seed, warm)
+    else:
+        found = problem.drawn(DRAWS if draws is None else draws, keep, seed)
+    losses = problem.predicted(found)
+    totals = problem.totals(losses, found)
     i = int(totals.argmin())
     return _described(
-        fit, found[i], losses[i], float(totals[i]), n_params, n_tokens, n_active, goal
+        fit, found[i], losses[i], float(totals[i]), n_params, n_tokens, n_active, problem.goal
     )
 
 
-def _goal(objective: Goal | None, weights: Mapping[str, float] | None, fit: Fit) -> Goal:
-    if objective is None:
-        return MeanLoss.of(weights, fit.targets)
-    if weights is not None:
-        raise ConfigError("target weights and a benchmark: give one objective")
-    return objective
+@dataclass(frozen=True)
+class Problem:
+    """A goal over the mixtures within bounds, at one size and budget, pulled towards `middle`.
 
+    `low`, `high` and `middle` are (K,); `size` is N as the law sees it.
+    """
 
-def _starts(fit: Fit, count: int, seed: int, value: Any, warm: np.ndarray | None) -> np.ndarray:
-    """The mean and the equal mixture, the best of those fitted, the corners, and random ones."""
-    if warm is not None:
-        return warm[None]
-    size = len(fit.domains)
-    rng = np.random.default_rng(seed)
-    tried = fit.mixtures[rng.permutation(len(fit.mixtures))[:TRIED_STARTS]]
-    draws = rng.dirichlet(np.ones(size), count)
-    pool = np.concatenate([tried, draws])
-    best = pool[np.argsort(np.nan_to_num(value(pool), nan=np.inf))[: max(count - 2, 1)]]
-    return np.concatenate([fit.mixtures.mean(0)[None], np.full((1, size), 1 / size), best])
+    fit: Fit
+    goal: Goal
+    low: np.ndarray
+    high: np.ndarray
+    middle: np.ndarray
+    kl: float
+    size: Any
+    n_tokens: float
+
+    @classmethod
+    def of(
+        cls,
+        fit: Fit,
+        n_params: float,
+        n_tokens: float,
+        n_active: float | None = None,
+        **limits: Unpack[Limits],
+    ) -> Problem:
+        """The problem that `optimum` solves. Raises as it does."""
+        goal = goal_of(limits.get("objective"), limits.get("target_weights"), fit.targets)
+        low, high = bounds_of(
+            fit.domains,
+            limits.get("lower", 0.0),
+            limits.get("upper", 1.0),
+            limits.get("available_tokens"),
+            limits.get("max_epochs", MOST_EPOCHS),
+            n_tokens,
+        )
+        prior = limits.get("prior")
+        middle = fit.mixtures.mean(0)
+        if prior is not None:
+            middle = named(prior, fit.domains, "domain", "prior", 0.0)
+        middle = np.maximum(middle / middle.sum(), 1e-9)
+        size = fit.checked_scale(n_params, n_tokens, n_active)
+        return cls(fit, goal, low, high, middle, limits.get("kl", 0.0), size, n_tokens)
+
+    @cached_property
+    def surface(self) -> Surface:
+        return self.fit.law.surface(self.fit, self.size, self.n_tokens)
+
+    def predicted(self, ratios: np.ndarray) -> np.ndarray:
+        """Losses (S, T) of mixtures (S, K), steps included."""
+        inputs = self.fit.scene.inputs(ratios, self.size, self.n_tokens)
+        return self.fit.law.with_steps(self.fit, self.surface(ratios, False)[0], inputs)
+
+    def totals(self, losses: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """The goal and the pull (S,) of mixtures with these losses."""
+        return self.goal(losses)[0] + self.kl * (ratios * self._log_ratio(ratios)).sum(1)
+
+    def value(self, ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The goal and the pull (S,) on the smooth surface, and their slopes (S, K)."""
+        losses, slopes = self.surface(ratios, True)
+        assert slopes is not None
+        slope = np.matmul(self.goal(losses)[1][:, None], slopes)[:, 0]
+        if self.kl > 0:
+            slope = slope + self.kl * (self._log_ratio(ratios) + 1)
+        return self.totals(losses, ratios), slope
+
+    def descended(self, starts: int, seed: int, warm: np.ndarray | None) -> np.ndarray:
+        """Local minima of the smooth surface and, where the law has steps, mixtures near one."""
+        first = self._starts(starts, seed) if warm is None else warm[None]
+        found = search(self.value, first, self.low, self.high, steps=STEPS if warm is None else 0)
+        if not found:
+            raise FitError(f"{self.fit.law.name}: no finite loss was found on the simplex")
+        if self.fit.steps:
+            near = np.random.default_rng(seed).dirichlet(NEAR_WIDTH * found[0] + 1e-3, NEAR_DRAWS)
+            towards = np.array(BLENDS)[:, None] * (self.fit.mixtures.mean(0) - found[0]) + found[0]
+            found += list(project(np.concatenate([near, towards]), self.low, self.high))
+        return np.array(found)
+
+    def drawn(self, draws: int, keep: int, seed: int) -> np.ndarray:
+        """The mean (1, K) of the best of many Dirichlet draws (Liu et al. 2024, section 3).
+
+        They spread around the mean of the mixtures fitted; those beyond the bounds are moved to
+        the nearest mixture within.
+        """
+        rng = np.random.default_rng(seed)
+        width = rng.uniform(1.0, 30.0, size=draws)
+        alpha = np.maximum(self.fit.mixtures.mean(0), 1e-3) * width[:, None]
+        mixtures = rng.standard_gamma(alpha) + 1e-12
+        mixtures /= mixtures.sum(1, keepdims=True)
+        if not is_free(self.low, self.high):
+            mixtures = project(mixtures, self.low, self.high)
+        blocks = np.array_split(mixtures, max(1, draws // DRAW_BLOCK))
+        total = np.concatenate([self.totals(self.predicted(some), some) for some in blocks])
+        if not np.isfinite(total).any():
+            raise FitError(f"{self.fit.law.name}: no finite loss was found on the simplex")
+        return mixtures[np.argsort(total)[:keep]].mean(0, keepdims=True)
+
+    def _log_ratio(self, ratios: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(ratios, 1e-12) / self.middle)
+
+    def _starts(self, count: int, seed: int) -> np.ndarray:
+        """The mean and the equal mixture, the best of those fitted, and random ones."""
+        mixtures, size = self.fit.mixtures, len(self.fit.domains)
+        rng = np.random.default_rng(seed)
+        tried = mixtures[rng.permutation(len(mixtures))[:TRIED_STARTS]]
+        pool = np.concatenate([tried, rng.dirichlet(np.ones(size), count)])
+        value = self.goal(self.surface(pool, False)[0])[0]
+        best = pool[np.argsort(np.nan_to_num(value, nan=np.inf))[: max(count - 2, 1)]]
+        return np.concatenate([mixtures.mean(0)[None], np.full((1, size), 1 / size), best])
 
 
 def _described(
@@ -220,128 +292,6 @@ def optimum_path(
     return pd.DataFrame(rows)
 
 
-def near_optimal(
-    fit: Fit,
-    best: Optimum,
-    tolerance: float | None = None,
-    *,
-    objective: Goal | None = None,
-    target_weights: Mapping[str, float] | None = None,
-    draws: int = 512,
-    seed: int = 0,
-    lower: Mapping[str, float] | float = 0.0,
-    upper: Mapping[str, float] | float = 1.0,
-) -> pd.DataFrame:
-    """How far each ratio may move while the goal stays within `tolerance` of the best.
-
-    A row a domain: `best`, `low`, `high`. Each end is sought by itself (SLSQP on one ratio with
-    the goal as a constraint), starting from the widest of mixtures drawn around the optimum. A
-    flat optimum has wide ranges: many mixtures are as good. `tolerance` defaults to `noise_of`.
-    """
-    goal = _goal(objective, target_weights, fit)
-    low, high = _bounds(fit, lower, upper, None, 1.0, best.n_tokens)
-    at = surface(fit, fit.size_of(best.n_params, best.n_active), best.n_tokens)
-    tolerance = noise_of(fit, best, goal) if tolerance is None else tolerance
-    rng = np.random.default_rng(seed)
-    around = [
-        rng.dirichlet(np.maximum(best.ratios, 2e-3) * width, draws // 4)
-        for width in (8.0, 30.0, 120.0, 500.0)
-    ]
-    mixtures = np.concatenate([best.ratios[None], project(np.concatenate(around), low, high)])
-    values = goal(at(mixtures, False)[0])[0]
-    worst = float(values[0] + tolerance)
-    good = mixtures[values <= worst]
-
-    def slack(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses, slopes = at(np.maximum(ratios, 0.0)[None], True)
-        assert slopes is not None
-        value, by_loss = goal(losses)
-        return worst - value[0], -(by_loss[0] @ slopes[0])
-
-    ends = []
-    for k in range(len(best.domains)):
-        column = good[:, k]
-        reached = [
-            _extreme(slack, good[i], k, sign, low, high)
-            for i, sign in ((int(column.argmin()), 1.0), (int(column.argmax()), -1.0))
-        ]
-        ends.append((min(reached[0], column.min()), max(reached[1], column.max())))
-    return pd.DataFrame(
-        {
-            "domain": best.domains,
-            "best": best.ratios,
-            "low": [e[0] for e in ends],
-            "high": [e[1] for e in ends],
-        }
-    )
-
-
-def _extreme(
-    slack: Any, start: np.ndarray, k: int, sign: float, low: np.ndarray, high: np.ndarray
-) -> float:
-    """The least (sign 1) or greatest (-1) ratio k where `slack` is not negative."""
-    unit = np.zeros(len(start))
-    unit[k] = sign
-    end = minimize(
-        lambda h: sign * h[k],
-        start,
-        jac=lambda h: unit,
-        method="SLSQP",
-        bounds=list(zip(low, high, strict=True)),
-        constraints=[
-            {"type": "eq", "fun": lambda h: h.sum() - 1, "jac": np.ones_like},
-            {"type": "ineq", "fun": lambda h: slack(h)[0], "jac": lambda h: slack(h)[1]},
-        ],
-        options={"maxiter": 40, "ftol": 1e-7},
-    )
-    fine = np.isfinite(end.x).all() and slack(end.x)[0] > -1e-6 and abs(end.x.sum() - 1) < 1e-6
-    return float(np.clip(end.x[k], low[k], high[k])) if fine else float(start[k])
-
-
-def noise_of(fit: Fit, best: Optimum, goal: Goal) -> float:
-    """The goal's standard deviation from the fit's residual noise, the targets' noise independent.
-
-    What two runs of one mixture may differ by: differences below it are no reason to prefer one.
-    """
-    by_loss = goal(best.losses[None])[1][0]
-    return float(np.sqrt(((by_loss * best.losses * fit.noise) ** 2).sum()))
-
-
-def sampled_optimum(
-    fit: Fit,
-    n_params: float = np.nan,
-    n_tokens: float = np.nan,
-    *,
-    target_weights: Mapping[str, float] | None = None,
-    objective: Goal | None = None,
-    n_active: float | None = None,
-    draws: int = 100_000,
-    keep: int = 128,
-    seed: int = 0,
-) -> Optimum:
-    """RegMix's search, for laws without a gradient: the mean of the best of many Dirichlet draws.
-
-    The draws spread around the mean of the mixtures fitted (Liu et al. 2024, section 3).
-    """
-    goal = _goal(objective, target_weights, fit)
-    rng = np.random.default_rng(seed)
-    width = rng.uniform(1.0, 30.0, size=draws)
-    alpha = np.maximum(fit.mixtures.mean(0), 1e-3) * width[:, None]
-    mixtures = rng.standard_gamma(alpha) + 1e-12
-    mixtures /= mixtures.sum(1, keepdims=True)
-    value = np.concatenate(
-        [
-            goal(fit.predict(some, n_params, n_tokens, n_active))[0]
-            for some in np.array_split(mixtures, max(1, draws // DRAW_BLOCK))
-        ]
-    )
-    best = mixtures[np.argsort(value)[:keep]].mean(0)
-    losses = fit.predict(best, n_params, n_tokens, n_active)
-    return _described(
-        fit, best, losses[0], float(goal(losses)[0][0]), n_params, n_tokens, n_active, goal
-    )
-
-
 def hull_distance(ratios: np.ndarray, mixtures: np.ndarray) -> float:
     """Total variation between a mixture (K,) and the nearest blend of sampled ones (m, K)."""
     heavy = 1e3  # holds the blend's weights to a sum of 1
@@ -349,44 +299,6 @@ def hull_distance(ratios: np.ndarray, mixtures: np.ndarray) -> float:
     blend, _ = nnls(system, np.append(ratios, heavy))
     blend = blend / blend.sum()
     return float(0.5 * np.abs(blend @ mixtures - ratios).sum())
-
-
-def _bounds(
-    fit: Fit,
-    lower: Mapping[str, float] | float,
-    upper: Mapping[str, float] | float,
-    available: Mapping[str, float] | None,
-    max_epochs: float,
-    n_tokens: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    size = len(fit.domains)
-    low = (
-        np.full(size, lower)
-        if isinstance(lower, (int, float))
-        else named(lower, fit.domains, "domain", "lower bound", 0.0)
-    )
-    high = (
-        np.full(size, upper)
-        if isinstance(upper, (int, float))
-        else named(upper, fit.domains, "domain", "upper bound", 1.0)
-    )
-    low, high = np.asarray(low, float), np.asarray(high, float)
-    if available is not None:
-        if not np.isfinite(n_tokens):
-            raise ConfigError("repetition caps need n_tokens: h_i D <= max_epochs * tokens_i")
-        tokens = named(available, fit.domains, "domain", "available tokens", np.inf)
-        high = np.minimum(high, max_epochs * tokens / n_tokens)
-    for i, name in enumerate(fit.domains):
-        if not 0 <= low[i] <= high[i] <= 1 + 1e-12 or low[i] > 1:
-            raise ConfigError(
-                f"bounds of domain {name!r}: {low[i]:g} to {high[i]:g} are not within 0 to 1"
-            )
-    if low.sum() > 1 + 1e-9 or high.sum() < 1 - 1e-9:
-        raise ConfigError(
-            f"no mixture meets the bounds: the lower ones sum to {low.sum():.4g} and the upper "
-            f"ones to {high.sum():.4g}, and 1 must lie between"
-        )
-    return low, np.minimum(high, 1.0)
 
 
 def _warnings(fit: Fit, distance: float, n_params: float, n_tokens: float) -> list[str]:

@@ -9,40 +9,42 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from olmo_mixlaw.errors import ConfigError, unknown_name
+from olmo_mixlaw.advice.optimum import Limits, optimum
+from olmo_mixlaw.errors import ConfigError, MixlawError, unknown_name
+from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.mixture.schedule import Constant, Pieces, RunLength, Schedule
 
-# What `optimum` understands, by its own names.
-OPTIONS = ("target_weights", "lower", "upper", "prior", "kl", "available_tokens", "max_epochs")
+# What `optimum` understands, by its own names, and a YAML can say.
+OPTIONS = tuple(name for name in Limits.__annotations__ if name != "objective")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FromLaw(Schedule):
     """The optimum of the law fitted in the file `fit`, held for the whole run.
 
     `n_params` (non-embedding) is this run's size; `options` go to `advice.optimum`.
     """
 
-    fit: Path = Path()
+    fit: str
     n_params: int | None = None
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def ratios(self, run: RunLength) -> dict[str, float]:
         """The best ratios by label. Raises `ConfigError` for a law of other sources."""
-        from olmo_mixlaw.advice import optimum
-        from olmo_mixlaw.laws import Fit
-
-        if not self.fit.exists():
-            raise ConfigError(f"{self.where}.fit: {self.fit}: no such file")
         for key in self.options:
             if key not in OPTIONS:
                 raise unknown_name("option", key, OPTIONS, f"{self.where}.options")
+        if not Path(self.fit).exists():
+            raise ConfigError(f"{self.where}.fit: {self.fit}: no such file")
         law = Fit.load(self.fit)
         self._check_sources(law.domains)
         size = float("nan") if self.n_params is None else float(self.n_params)
-        best = optimum(law, size, float(run.n_tokens), **self.options)  # type: ignore[arg-type]
-        return best.mixture()
+        try:
+            return optimum(law, size, float(run.n_tokens), **self.options).mixture()
+        except MixlawError as error:
+            raise type(error)(f"{self.where}: {error}") from None
 
     def pieces(self, run: RunLength) -> Pieces:
         return Constant(self.labels, self.where, self.ratios(run)).pieces(run)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,18 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
+from olmo_mixlaw.advice.curve import TOP_PRIOR, highest, sigmoid_curve
 from olmo_mixlaw.advice.goal import weights_of
-from olmo_mixlaw.advice.two_step import TOP_PRIOR, chance_floor
+from olmo_mixlaw.advice.score_table import ScoreTable, learnt, read_scores
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import DataError, FitError
-from olmo_mixlaw.laws.choice.holdout import Split, make_splits
+from olmo_mixlaw.laws.choice.holdout import LOOSE, Split, make_splits
 from olmo_mixlaw.laws.fitted import Fit, _plain, _revived
-from olmo_mixlaw.laws.fitting import Settings, fit, resolve
-from olmo_mixlaw.runs import Design, RunTable
+from olmo_mixlaw.laws.fitting import fit
+from olmo_mixlaw.registry import DEFAULT_LAW
+from olmo_mixlaw.runs import RunTable
 
 ROUTES = ("domains", "two_step")
-# The metric of a task that counts as its score, and as its loss: the first that it has.
-SCORES = ("accuracy", "acc_per_char", "acc_raw", "exact_match", "acc_per_token", "acc_uncond")
-LOSSES = ("bpb", "bits_per_byte_corr", "answer_bits")
-# A task is at chance where no smaller model is above it by this many standard errors.
-CHANCE_ERRORS = 2.0
-# A score without a number of instances counts as if it had these.
-INSTANCES = 500
 WEIGHT_SD = 1.0
 HUBER = 3.0
 ROUNDS = 3
@@ -68,14 +63,13 @@ class ScoreLaw:
 
     def parameters(self) -> pd.DataFrame:
         """A row a task: k, tau, lo, hi, noise, and the weight of each loss."""
-        reach = (1 - self.floors) / (1 + np.exp(-self.theta[:, 2]))
         frame = pd.DataFrame(
             {
                 "task": self.tasks,
                 "k": np.exp(self.theta[:, 0]),
                 "tau": self.theta[:, 1],
                 "lo": self.floors,
-                "hi": self.floors + reach,
+                "hi": highest(self.theta[:, 2], self.floors),
                 "noise": self.noise,
             }
         )
@@ -179,50 +173,9 @@ class Scores:
             raise DataError(f"{path}: not a benchmark that was saved ({error})") from None
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Scores (R, Q) with standard errors, and task losses (R, Q) or None, in a design's order."""
-
-    design: Design
-    tasks: list[str]
-    floors: np.ndarray
-    score: np.ndarray
-    error: np.ndarray
-    loss: np.ndarray | None
-
-    def take(self, rows: np.ndarray) -> _Table:
-        loss = None if self.loss is None else self.loss[rows]
-        return replace(
-            self,
-            design=self.design.take(rows),
-            score=self.score[rows],
-            error=self.error[rows],
-            loss=loss,
-        )
-
-    def of_tasks(self, keep: np.ndarray) -> _Table:
-        tasks = [t for t, k in zip(self.tasks, keep, strict=True) if k]
-        loss = None if self.loss is None else self.loss[:, keep]
-        return replace(
-            self,
-            tasks=tasks,
-            floors=self.floors[keep],
-            score=self.score[:, keep],
-            error=self.error[:, keep],
-            loss=loss,
-        )
-
-    def below(self, route: str) -> Design:
-        """The losses that a route reads: of the domains, or of the tasks."""
-        if route == "domains":
-            return self.design
-        assert self.loss is not None
-        return replace(self.design, targets=list(self.tasks), losses=self.loss)
-
-
 def fit_scores(
     table: RunTable,
-    law: str = "transfer",
+    law: str = DEFAULT_LAW,
     *,
     chance: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -234,9 +187,8 @@ def fit_scores(
     `law` predicts the losses of either route; `chance` maps the start of a task's name to its
     floor. Raises `DataError` for a table without scores, `FitError` where every task is at chance.
     """
-    settings = Settings(strict=False)
-    read = _read(table, chance)
-    kept, dropped = _learnt(read)
+    read = read_scores(table, chance)
+    kept, dropped = learnt(read)
     if not kept.any():
         raise FitError(f"{table.source}: every task is at chance: {', '.join(dropped)}")
     read = read.of_tasks(kept)
@@ -244,89 +196,24 @@ def fit_scores(
     parts = make_splits(read.design, ("largest_size", "held_mixtures"), seed=seed)
     largest = [p for p in parts if p.name == "largest_size"]
     parts = largest or parts
-    how: dict[str, Any] = {"seed": seed, "settings": settings, "capacity": capacity, "rho": rho}
+    how: dict[str, Any] = {"seed": seed, "settings": LOOSE, "capacity": capacity, "rho": rho}
     errors = {r: _held_error(read, r, law, parts, how) for r in routes} if parts else {}
     route = min(errors, key=errors.__getitem__) if errors else "domains"
-    whole = fit(resolve(law), read.below(route), **how)
+    whole = fit(law, read.below(route), **how)
     curves = _fit_curves(read, route, seed)
     split = {"largest_size": "the largest size", "held_mixtures": "a fifth of the mixtures"}
     return Scores(route, curves, whole, errors, split[parts[0].name] if parts else "", dropped)
 
 
-def _read(table: RunTable, chance: Mapping[str, float] | None) -> _Table:
-    frame, design = table.scores, table.design()
-    if frame.empty:
-        raise DataError(f"{table.source}: the table has no scores beside its losses")
-    frame = frame[frame["run_id"].astype(str).isin(design.run_ids)]
-    columns: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    losses = {}
-    for task, rows in frame.groupby("task", sort=False):
-        by_metric = {
-            m: part.assign(run_id=part["run_id"].astype(str)).set_index("run_id")
-            for m, part in rows.groupby("metric")
-        }
-        metric = next((m for m in SCORES if m in by_metric), None)
-        if metric is None:
-            continue
-        part = by_metric[metric].reindex(design.run_ids)
-        value = part["value"].to_numpy(float)
-        if (value < 0).any() or (value > 1).any():
-            raise DataError(
-                f"{table.source} (scores): task {task!r}: {metric} is not within 0 to 1"
-            )
-        columns[str(task)] = value, _binomial_error(value, part["n_instances"].to_numpy(float))
-        own = next((m for m in LOSSES if m in by_metric), None)
-        if own is not None:
-            losses[str(task)] = by_metric[own].reindex(design.run_ids)["value"].to_numpy(float)
-    if not columns:
-        found = ", ".join(sorted(set(frame["metric"].astype(str)))) or "none"
-        raise DataError(
-            f"{table.source} (scores): no task has a metric that is a score "
-            f"({', '.join(SCORES)}; found: {found})"
-        )
-    tasks = list(columns)
-    whole = all(t in losses and (np.nan_to_num(losses[t], nan=1.0) > 0).all() for t in tasks)
-    return _Table(
-        design,
-        tasks,
-        np.array([chance_floor(t, chance) for t in tasks]),
-        np.stack([columns[t][0] for t in tasks], 1),
-        np.stack([columns[t][1] for t in tasks], 1),
-        np.stack([losses[t] for t in tasks], 1) if whole else None,
-    )
-
-
-def _binomial_error(value: np.ndarray, instances: np.ndarray) -> np.ndarray:
-    """sqrt(p (1 - p) / n), with two successes and failures added so that 0 and 1 have one too."""
-    n = np.where(np.isfinite(instances), instances, INSTANCES)
-    p = (value * n + 2) / (n + 4)
-    return np.sqrt(p * (1 - p) / n)
-
-
-def _learnt(read: _Table) -> tuple[np.ndarray, dict[str, str]]:
-    """Tasks (Q,) that some smaller model does better than chance, and why the others don't."""
-    n = read.design.n_params
-    small = n < np.nanmax(n) * 0.999 if np.isfinite(n).any() else np.ones(len(n), bool)
-    small = small if small.any() else np.ones(len(n), bool)
-    above = read.score - read.floors > CHANCE_ERRORS * read.error
-    kept = above[small].any(0)
-    dropped = {
-        task: f"no smaller model is above chance ({floor:.3g}) by {CHANCE_ERRORS:g} standard errors"
-        for task, floor, good in zip(read.tasks, read.floors, kept, strict=True)
-        if not good
-    }
-    return kept, dropped
-
-
 def _held_error(
-    read: _Table, route: str, law: str, parts: list[Split], how: dict[str, Any]
+    read: ScoreTable, route: str, law: str, parts: list[Split], how: dict[str, Any]
 ) -> float:
     """Mean absolute error of the scores of held runs, their losses predicted too."""
     errors = []
     for part in parts:
         train, test = read.take(part.train), read.take(part.test)
         try:
-            fitted = fit(resolve(law), train.below(route), **how)
+            fitted = fit(law, train.below(route), **how)
             losses = fitted.predict(
                 test.design.ratios, test.design.n_params, test.design.n_tokens, test.design.n_active
             )
@@ -337,7 +224,7 @@ def _held_error(
     return float(np.nanmean(np.concatenate(errors)))
 
 
-def _fit_curves(read: _Table, route: str, seed: int) -> ScoreLaw:
+def _fit_curves(read: ScoreTable, route: str, seed: int) -> ScoreLaw:
     """The curve of each task, over measured losses."""
     below = read.below(route)
     theta = np.full((len(read.tasks), 3 + len(below.targets)), -np.inf)
@@ -401,15 +288,9 @@ def _curve(
     theta: np.ndarray, floors: np.ndarray, losses: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores (S, Q), slopes by the losses (S, Q, T) and by theta (S, Q, 3 + T)."""
-    k, tau = np.exp(theta[:, 0]), theta[:, 1]
-    part = 1 / (1 + np.exp(-theta[:, 2]))
-    w, room = _softmax(theta[:, 3:]), 1 - floors
+    w = _softmax(theta[:, 3:])
     level = losses @ w.T
-    z = np.clip(k * (tau - level), -60, 60)
-    s = 1 / (1 + np.exp(-z))
-    score = floors + room * part * s
-    bend = room * part * s * (1 - s)
-    by_loss = -(bend * k)[:, :, None] * w
+    score, by_level, own = sigmoid_curve(theta[:, 0], theta[:, 1], theta[:, 2], floors, level)
+    by_loss = by_level[:, :, None] * w
     by_weight = by_loss * (losses[:, None] - level[:, :, None])
-    own = np.stack([bend * z, bend * k, room * part * (1 - part) * s], axis=2)
     return score, by_loss, np.concatenate([own, by_weight], axis=2)

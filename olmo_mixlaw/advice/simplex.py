@@ -6,10 +6,13 @@ ends that differ are polished by sequential quadratic programming (SLSQP).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy.optimize import minimize
+
+from olmo_mixlaw.advice.goal import named
+from olmo_mixlaw.errors import ConfigError
 
 # Mixtures (S, K) -> values (S,) and slopes (S, K), each ratio moved by itself.
 Objective = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -36,6 +39,11 @@ def project(ratios: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     return result / result.sum(-1, keepdims=True)
 
 
+def is_free(low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether the bounds allow every mixture."""
+    return bool((low <= 0).all() and (high >= 1).all())
+
+
 def descend(
     objective: Objective, starts: np.ndarray, low: np.ndarray, high: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,7 +51,7 @@ def descend(
 
     A step that doesn't gain is taken back and the rate shrunk.
     """
-    free = (low <= 0).all() and (high >= 1).all()
+    free = is_free(low, high)
     at = starts
     value, slope = objective(at)
     first, rate = value.copy(), np.full(len(at), FIRST_RATE)
@@ -111,3 +119,39 @@ def polish(
         return start
     best = project(end.x, low, high)
     return best if single(best)[0] <= single(start)[0] else start
+
+
+def bounds_of(
+    domains: list[str],
+    lower: Mapping[str, float] | float = 0.0,
+    upper: Mapping[str, float] | float = 1.0,
+    available: Mapping[str, float] | None = None,
+    max_epochs: float = 1.0,
+    n_tokens: float = np.nan,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest ratios (K,), with `h_i D <= max_epochs * available_i` among the latter.
+
+    Raises `ConfigError` for unknown names, bounds outside 0 to 1, and ones that no mixture meets.
+    """
+    low, high = (
+        np.full(len(domains), float(given))
+        if isinstance(given, (int, float))
+        else named(given, domains, "domain", what, default)
+        for given, what, default in ((lower, "lower bound", 0.0), (upper, "upper bound", 1.0))
+    )
+    if available is not None:
+        if not np.isfinite(n_tokens):
+            raise ConfigError("repetition caps need n_tokens: h_i D <= max_epochs * tokens_i")
+        tokens = named(available, domains, "domain", "available tokens", np.inf)
+        high = np.minimum(high, max_epochs * tokens / n_tokens)
+    for i, name in enumerate(domains):
+        if not 0 <= low[i] <= high[i] <= 1 + 1e-12 or low[i] > 1:
+            raise ConfigError(
+                f"bounds of domain {name!r}: {low[i]:g} to {high[i]:g} are not within 0 to 1"
+            )
+    if low.sum() > 1 + 1e-9 or high.sum() < 1 - 1e-9:
+        raise ConfigError(
+            f"no mixture meets the bounds: the lower ones sum to {low.sum():.4g} and the upper "
+            f"ones to {high.sum():.4g}, and 1 must lie between"
+        )
+    return low, np.minimum(high, 1.0)

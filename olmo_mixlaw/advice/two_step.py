@@ -15,31 +15,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from olmo_mixlaw.advice.curve import TOP_PRIOR, chance_floor, highest, sigmoid_curve
 from olmo_mixlaw.errors import DataError, FitError
-from olmo_mixlaw.laws.engine.solver import Problems, solve
+from olmo_mixlaw.laws.engine.search import learn_noise
+from olmo_mixlaw.laws.engine.solver import Prior, Problems, solve
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.fitting import Settings, fit_formula, learn_noise
 from olmo_mixlaw.laws.formulas.no_mixture import NoMixture
+from olmo_mixlaw.laws.law import Settings
 from olmo_mixlaw.runs import Design
 
+# Step 1, without a mixture.
+LOSSES = NoMixture()
 COLUMNS = ["run_id", "N", "D", "task", "bpb", "accuracy"]
-# Accuracy of a guess among a task's answers; `main_avg` is the mean over the ladder's tasks.
-CHANCE = {
-    "arc_challenge": 0.25,
-    "arc_easy": 0.25,
-    "boolq": 0.5,
-    "csqa": 0.2,
-    "hellaswag": 0.25,
-    "main_avg": 0.3,
-    "mmlu": 0.25,
-    "openbookqa": 0.25,
-    "piqa": 0.5,
-    "socialiqa": 1 / 3,
-    "winogrande": 0.5,
-}
-# Prior on the logit of (hi - lo) / (1 - lo): a good model gets nearly everything right, and the
-# ladder's small models can't tell.
-TOP_PRIOR = (3.0, 0.5)
+# An accuracy counts as at least this much: its logarithm must stay finite.
+LEAST_ACCURACY = 1e-6
 STEP2_ROUNDS = 4
 
 
@@ -81,7 +70,7 @@ class TwoStep:
 
     def accuracy(self, loss: np.ndarray) -> np.ndarray:
         """Accuracy (R, T) at task losses (R, T)."""
-        return _sigmoid(self.theta, loss.T, self.floors, False)[0].T
+        return _accuracy(self.theta, self.floors, loss.T)[0].T
 
     def predict(self, n_params: Any, n_tokens: Any) -> tuple[np.ndarray, np.ndarray]:
         """Task loss and chained accuracy, (R, T) each."""
@@ -90,14 +79,13 @@ class TwoStep:
 
     def parameters(self) -> pd.DataFrame:
         """Step 2's k, x0 and asymptotes, a row a task; step 1's are `step1.parameters`."""
-        reach = (1 - self.floors) / (1 + np.exp(-self.theta[:, 2]))
         return pd.DataFrame(
             {
                 "task": self.tasks,
                 "k": np.exp(self.theta[:, 0]),
                 "x0": self.theta[:, 1],
                 "lo": self.floors,
-                "hi": self.floors + reach,
+                "hi": highest(self.theta[:, 2], self.floors),
                 "noise": self.noise,
             }
         )
@@ -111,14 +99,6 @@ class _Rows:
     accuracy: np.ndarray
     weight: np.ndarray
     run: np.ndarray
-
-
-def chance_floor(task: str, known: Mapping[str, float] | None = None) -> float:
-    """A guess's accuracy on a task, by how its name starts; 0 for a task not known."""
-    for name, value in (known or CHANCE).items():
-        if task.startswith(name):
-            return value
-    return 0.0
 
 
 def fit_two_step(
@@ -162,14 +142,11 @@ def fit_with_replicates(
     unlearnt = [t for t, b, lo in zip(tasks, best, floors, strict=True) if b < lo + 0.02]
     whole = TwoStep(tasks, floors, step1, theta, noise, options, unlearnt)
     rng = np.random.default_rng(seed)
-    settings = Settings(huber=options.huber, iterations=30)
     others = []
     for _ in range(replicates):
         drawn = np.bincount(rng.integers(len(design), size=len(design)), minlength=len(design))
-        law = whole.step1.law
-        losses = fit_formula(
-            law, design, seed=seed, settings=settings, warm=step1, weight=focus * drawn
-        )
+        counts = (focus * drawn)[None]
+        [losses] = LOSSES.refits(step1, design, counts, iterations=30, tolerance=1e-5)
         again = replace(rows, weight=rows.weight * drawn[rows.run])
         theta, noise = _fit_accuracy(again, floors, options, whole)
         others.append(replace(whole, step1=losses, theta=theta, noise=noise))
@@ -222,7 +199,7 @@ def _fit_losses(design: Design, focus: np.ndarray, options: TwoStepOptions, seed
             f"{budgets} budgets"
         )
     settings = Settings(huber=options.huber)
-    return fit_formula(NoMixture(), design, seed=seed, settings=settings, weight=focus)
+    return LOSSES.fit(design, seed=seed, settings=settings, weight=focus)
 
 
 def _step2_rows(
@@ -263,20 +240,19 @@ def _fit_accuracy(
     reach = np.c_[np.full(tasks, 5.0), 30 * width, np.full(tasks, 3.0)]
 
     def evaluate(theta: np.ndarray, group: np.ndarray, some: slice, jacobian: bool) -> Any:
-        return _sigmoid(theta, np.nan_to_num(rows.loss[group][:, some]), floors[group], jacobian)
+        loss = np.nan_to_num(rows.loss[group][:, some])
+        value, slopes = _accuracy(theta, floors[group], loss)
+        return value, slopes if jacobian else None
 
     noise = np.full(tasks, 0.05) if warm is None else warm.noise
     theta = mean if warm is None else warm.theta
     problems = Problems(
-        evaluate,
-        np.log(rows.accuracy),
-        mean,
-        sd,
-        mean - reach,
-        mean + reach,
-        noise,
-        options.huber,
-        rows.weight,
+        evaluate=evaluate,
+        log_loss=np.log(rows.accuracy),
+        prior=Prior(mean, sd, mean - reach, mean + reach),
+        noise=noise,
+        huber=options.huber,
+        weight=rows.weight,
     )
     for step in range(STEP2_ROUNDS if warm is None else 2):
         found = solve(problems, np.arange(tasks), theta, iterations=100 if warm is None else 30)
@@ -288,7 +264,7 @@ def _fit_accuracy(
             middle, spread = shared_prior(theta[:, 0] + np.log(width), errors[:, 0])
             mean = np.c_[middle - np.log(width), mean[:, 1:]]
             sd = np.c_[np.full(tasks, spread), sd[:, 1:]]
-            problems = replace(problems, mean=mean, sd=sd)
+            problems = replace(problems, prior=replace(problems.prior, mean=mean, sd=sd))
     return theta, problems.noise
 
 
@@ -302,17 +278,8 @@ def shared_prior(values: np.ndarray, errors: np.ndarray, least: float = 0.1) -> 
     return float((weight * values).sum() / weight.sum()), float(spread)
 
 
-def _sigmoid(
-    theta: np.ndarray, loss: np.ndarray, floors: np.ndarray, jacobian: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Accuracy (M, r) and slopes (M, r, 3) for losses (M, r) and floors (M,)."""
-    k, x0 = np.exp(theta[:, :1]), theta[:, 1:2]
-    part = 1 / (1 + np.exp(-theta[:, 2:3]))
-    room = 1 - floors[:, None]
-    z = np.clip(-k * (loss - x0), -60, 60)
-    s = 1 / (1 + np.exp(-z))
-    value = np.maximum(floors[:, None] + room * part * s, 1e-6)
-    if not jacobian:
-        return value, None
-    bend = room * part * s * (1 - s)
-    return value, np.stack([bend * z, bend * k, room * part * (1 - part) * s], axis=2)
+def _accuracy(theta: np.ndarray, floors: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Accuracy (M, r) and slopes (M, r, 3) for theta (M, 3), floors (M,) and losses (M, r)."""
+    log_k, x0, top = (theta[:, i : i + 1] for i in range(3))
+    value, _, slopes = sigmoid_curve(log_k, x0, top, floors[:, None], loss)
+    return np.maximum(value, LEAST_ACCURACY), slopes

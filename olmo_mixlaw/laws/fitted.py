@@ -1,23 +1,29 @@
 """`Fit`: a fitted law, frozen: parameters, errors, provenance and the range that it has seen.
 
-It predicts, and it is one JSON file: what was fitted on which data by which version.
+It predicts, and it is one JSON file: what was fitted on which data by which version. The law is
+saved under its name in the registry, so that a package's law is found again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from olmo_mixlaw import __version__
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import DataError, FitError
-from olmo_mixlaw.laws.law import Law, Scene
+from olmo_mixlaw.laws.law import Law, Scene, Settings
+from olmo_mixlaw.laws.sizes import Size
+from olmo_mixlaw.registry import LAWS
+from olmo_mixlaw.runs import Design
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +32,8 @@ class Fit:
 
     `theta` is (T, P), a row a target, or (1, P) for a coupled law; `theta_sd` its standard
     errors in the optimizer's space. `noise` (T,) is the residual standard deviation of log loss.
-    `mixtures` (m, K) are the sampled ratios. `state` holds the arrays of a law without a formula.
-    `capacity` says what N is: the total count of parameters, the active one, or
-    N_active^(1 - rho) N_total^rho (laws/moe_capacity.py), `rho_interval` being about 68 %.
+    `mixtures` (m, K) are the sampled ratios. `state` holds what a law without a formula learnt:
+    numbers, text, arrays and fits, in lists and dicts. `size` says what N is.
     """
 
     law: Law
@@ -43,9 +48,42 @@ class Fit:
     data_hash: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
-    capacity: str = "total"
-    rho: float = 1.0
-    rho_interval: tuple[float, float] = (np.nan, np.nan)
+    size: Size = field(default_factory=Size)
+
+    @classmethod
+    def learnt(
+        cls,
+        law: Law,
+        design: Design,
+        *,
+        state: dict[str, Any],
+        noise: np.ndarray,
+        seed: int,
+        settings: Settings,
+    ) -> Fit:
+        """The fit of a law without a formula: all that it learnt is in `state`."""
+        scene = Scene.of(design)
+        empty = np.zeros((scene.n_targets, 0))
+        return cls(
+            law=law,
+            scene=scene,
+            theta=empty,
+            theta_sd=empty,
+            noise=noise,
+            mixtures=np.unique(design.ratios, axis=0),
+            n_rows=len(design),
+            converged=np.ones(scene.n_targets, bool),
+            seed=seed,
+            data_hash=data_hash(design),
+            provenance=provenance(settings),
+            state=state,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Fit of {self.law.label}: {self.n_rows} runs, {len(self.domains)} domains, "
+            f"{len(self.targets)} targets, {self.n_parameters} parameters>"
+        )
 
     @property
     def domains(self) -> list[str]:
@@ -58,7 +96,18 @@ class Fit:
     @property
     def n_parameters(self) -> int:
         """Free parameters, over all targets and all parts of the law."""
-        return self.law.count(self) + int(np.isfinite(self.rho_interval).all())
+        return self.law.count(self) + int(self.size.is_fitted)
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the losses have slopes by the ratios, at least those of some part."""
+        parts = self.law.parts(self)
+        return self.law.has_gradient and (not parts or any(p.has_gradient for p in parts))
+
+    @property
+    def steps(self) -> bool:
+        """Whether the losses jump, as those of trees do, in any part."""
+        return self.law.steps or any(part.steps for part in self.law.parts(self))
 
     def predict(
         self,
@@ -72,12 +121,19 @@ class Fit:
         `n_params`, `n_tokens` and `n_active` are numbers or (R,); `n_active` is needed by a fit
         whose capacity is not `total`. Raises `FitError` for ratios of a wrong shape or sum, and
         for a size or budget that the table can't speak of: one other than the table's when it
-        has only one.
+        has only one, and for a law whose predictions are no positive numbers or of another shape.
         """
         ratios = self.checked_ratios(ratios)
         n_params = self.checked_scale(n_params, n_tokens, n_active)
-        inputs = self.scene.inputs(ratios, n_params, n_tokens)
-        return self.law.predict(self, inputs)
+        losses = self.law.predict(self, self.scene.inputs(ratios, n_params, n_tokens))
+        if np.shape(losses) != (len(ratios), len(self.targets)):
+            raise FitError(
+                f"{self.law.label}: predicts losses of shape {np.shape(losses)} for {len(ratios)} "
+                f"rows and {len(self.targets)} targets"
+            )
+        if not (np.isfinite(losses) & (losses > 0)).all():
+            raise FitError(f"{self.law.label}: predicts a loss that is no positive number")
+        return losses
 
     def ratio_gradient(
         self,
@@ -92,7 +148,7 @@ class Fit:
         return self.law.gradient(self, inputs)
 
     def checked_scale(self, n_params: Any, n_tokens: Any, n_active: Any = None) -> Any:
-        """`size_of`, refusing a size or budget that the table can't speak of (`FitError`)."""
+        """The N that the law sees, refusing a size or budget that the table can't speak of."""
         size = self.size_of(n_params, n_active)
         self._refuse_unseen_scale(size, "n_params", self.scene.has_n, self.scene.n_range)
         self._refuse_unseen_scale(n_tokens, "n_tokens", self.scene.has_d, self.scene.d_range)
@@ -100,19 +156,7 @@ class Fit:
 
     def size_of(self, n_params: Any, n_active: Any = None) -> Any:
         """The N that the law sees, for total and active counts. Raises `FitError`."""
-        if self.capacity == "total":
-            return n_params
-        counts = n_active if self.capacity == "active" else (n_params, n_active)
-        if n_active is None or not np.all(np.isfinite(np.asarray(counts, float))):
-            raise FitError(
-                f"{self.law.name}: this fit's capacity is {self.capacity}: n_active is needed, "
-                "and n_params beside it (the same in a dense model)"
-            )
-        if self.capacity == "active":
-            return n_active
-        from olmo_mixlaw.laws.moe_capacity import effective
-
-        return effective(n_params, n_active, self.rho)
+        return self.size.of(n_params, n_active, self.law.name)
 
     def checked_ratios(self, ratios: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
         ratios = np.atleast_2d(np.asarray(ratios, float))
@@ -148,30 +192,32 @@ class Fit:
     @property
     def parameters(self) -> pd.DataFrame:
         """One row a parameter: target, parameter, value, low, high (about 68 %), unit, fixed."""
-        rows = []
-        for index, theta in enumerate(self.theta):
-            target = "all" if self.law.coupled else self.targets[index]
-            for item, value, sd in zip(
-                self.law.parameters(self.scene, index), theta, self.theta_sd[index], strict=True
-            ):
-                ends = np.array([value, value - sd, value + sd])
-                middle, low, high = np.exp(np.clip(ends, -700, 700)) if item.log else ends
-                rows.append((target, item.name, middle, low, high, item.unit, item.sd == 0))
-        if self.capacity == "effective":
-            fixed = bool(np.isnan(self.rho_interval).any())
-            rows.append(("all", "rho", self.rho, *self.rho_interval, "1", fixed))
+        rows = self.law.rows(self)
+        if self.size.kind == "effective":
+            fixed = not self.size.is_fitted
+            low, high = self.size.interval or (np.nan, np.nan)
+            rows.append(("all", "rho", self.size.rho, low, high, "1", fixed))
         names = ["target", "parameter", "value", "low", "high", "unit", "fixed"]
-        return pd.DataFrame(rows, columns=names)
+        return pd.DataFrame(rows, columns=names).astype({"fixed": bool})
 
     def save(self, path: str | Path) -> Path:
-        """Write the fit as JSON, atomically; returns the path."""
+        """Write the fit as JSON, atomically; returns the path.
+
+        Raises `FitError` for a law that no registry knows: it could not be read again.
+        """
         return write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     def to_json(self) -> dict[str, Any]:
+        name = LAWS.name_of(type(self.law))
+        if name is None:
+            raise FitError(
+                f"the law {type(self.law).__qualname__} is in no registry, so its fit can't "
+                f"be saved: give it an entry point in {LAWS.group}, or call registry.LAWS.add"
+            )
         scene = {k: _plain(v) for k, v in vars(self.scene).items()}
-        record = {k: _plain(v) for k, v in vars(self).items() if k not in ("law", "scene")}
-        law = {"name": self.law.name, "options": self.law.options()}
-        return {"format": FORMAT, "law": law, "scene": scene, **record}
+        record = {k: _plain(v) for k, v in vars(self).items() if k not in ("law", "scene", "size")}
+        law = {"name": name, "options": self.law.options()}
+        return {"format": FORMAT, "law": law, "scene": scene, "size": asdict(self.size), **record}
 
     @classmethod
     def load(cls, path: str | Path) -> Fit:
@@ -187,26 +233,32 @@ class Fit:
 
     @classmethod
     def from_json(cls, record: dict[str, Any], where: str = "") -> Fit:
-        from olmo_mixlaw.registry import LAWS
-
         record = dict(record)
-        scene: dict[str, Any]
         if record.pop("format") != FORMAT:
-            raise ValueError(f"format must be {FORMAT}")
+            raise ValueError(f"format must be {FORMAT}; fit again with this version")
         named = record.pop("law")
-        law = LAWS.get(named["name"], where)(**named["options"])
-        scene = {
-            k: _array(v) if k in ("own", "low", "spread") else v
-            for k, v in record.pop("scene").items()
-        }
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in named["options"].items()}
+        law = LAWS.get(named["name"], where)(**options)
+        scene = {k: _revived(v) for k, v in record.pop("scene").items()}
         for key in ("n_range", "d_range"):
             scene[key] = tuple(float(v) for v in scene[key])
-        for key in ("theta", "theta_sd", "noise", "mixtures", "converged"):
-            record[key] = _array(record[key])
-        record["state"] = _revived(record["state"])
-        if "rho_interval" in record:
-            record["rho_interval"] = tuple(float(v) for v in record["rho_interval"])
-        return cls(law=law, scene=Scene(**scene), **record)
+        size = record.pop("size")
+        size["interval"] = size["interval"] and tuple(size["interval"])
+        values = {key: _revived(value) for key, value in record.items()}
+        return cls(law=law, scene=Scene(**scene), size=Size(**size), **values)
+
+
+def provenance(settings: Settings) -> dict[str, Any]:
+    """By what a fit was made: versions, and how outliers were held."""
+    return {"version": __version__, "numpy": np.__version__, "huber": settings.huber}
+
+
+def data_hash(design: Design) -> str:
+    """A digest of everything that a fit reads."""
+    digest = hashlib.sha256("\0".join([*design.domains, "|", *design.targets]).encode())
+    for array in (design.ratios, design.n_params, design.n_tokens, design.losses):
+        digest.update(np.ascontiguousarray(array, float).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:

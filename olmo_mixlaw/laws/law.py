@@ -1,24 +1,46 @@
-"""What a law is: a formula for the loss of each target, with a prior for every parameter.
+"""What a law is: anything that can be fitted to runs and then predicts the losses of others.
 
-A law knows nothing of fitting. It names its parameters for a `Scene` (what the table offers:
-domains, targets, whether sizes and budgets vary) and evaluates itself, with its exact
-Jacobian, for a whole batch of parameter vectors at once.
+A law reads a `Scene` (what the table offers: domains, targets, whether sizes and budgets vary)
+and `Inputs` in its units. Laws with a formula are `engine.formula.Formula`; all others say here
+what they can do, so that nobody has to know them by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from scipy.stats import norm
 
+from olmo_mixlaw.errors import ConfigError, FitError
+from olmo_mixlaw.registry import DEFAULT_LAW, LAWS, PLAIN_LAW
 from olmo_mixlaw.runs import Design
+
+if TYPE_CHECKING:
+    from olmo_mixlaw.laws.engine.formula import Formula
+    from olmo_mixlaw.laws.fitted import Fit
 
 # A ratio this small contributes nothing to an effective share but keeps its logarithm finite.
 TINY = 1e-12
+
+# Ratios (S, K) and whether slopes are wanted -> losses (S, T) and slopes (S, T, K) or None.
+Surface = Callable[[np.ndarray, bool], tuple[np.ndarray, np.ndarray | None]]
+
+# A parameter as a fit shows it: target, name, value, low, high, unit, whether it was fixed.
+Row = tuple[str, str, float, float, float, str, bool]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit: starts a target (None: the law's own), Huber's bend in units of the noise."""
+
+    starts: int | None = None
+    huber: float = 3.0
+    iterations: int = 80
+    strict: bool = True
 
 
 @dataclass(frozen=True)
@@ -153,11 +175,12 @@ def _log_over(values: Any, reference: float, rows: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Law:
-    """A formula with parameters. Subclasses give `parameters`, `evaluate`, `ratio_gradient`.
+class Law(ABC):
+    """Something that learns losses from runs. Subclasses give at least `fit` and `predict`.
 
-    A separable law has one parameter vector a target: `evaluate` maps (M, P) to (M, R). A
-    coupled law has one vector for all targets and maps (M, P) to (M, R, T).
+    `has_gradient` says that losses have slopes by the ratios (`gradient`), `steps` that they jump,
+    as trees do: an optimum is sought accordingly. `coupled` says that all targets share one set of
+    parameters, `uses_mixture` that the ratios matter at all.
     """
 
     name: ClassVar[str] = ""
@@ -165,98 +188,149 @@ class Law:
     source: ClassVar[str] = ""
     coupled: ClassVar[bool] = False
     uses_mixture: ClassVar[bool] = True
-    n_starts: ClassVar[int] = 6
+    has_gradient: ClassVar[bool] = False
+    steps: ClassVar[bool] = False
 
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        """The parameters of one target, in the order of theta (a coupled law ignores `target`)."""
-        raise NotImplementedError
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
-    def evaluate(
-        self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Losses in nats for each parameter vector, and their derivatives by theta."""
-        raise NotImplementedError
-
-    def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        """Derivative of the losses by the ratios, (M, R, K) or (M, R, T, K), the ratios free."""
-        raise NotImplementedError
-
-    def fit(self, design: Design, *, seed: int, settings: Any) -> Any:
+    @abstractmethod
+    def fit(self, design: Design, *, seed: int, settings: Settings) -> Fit:
         """Fit this law to a design. Raises `FitError`; use `olmo_mixlaw.laws.fit`."""
-        from olmo_mixlaw.laws.fitting import fit_formula
 
-        return fit_formula(self, design, seed=seed, settings=settings)
-
-    def predict(self, fit: Any, inputs: Inputs) -> np.ndarray:
+    @abstractmethod
+    def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         """Losses (R, T) under a fit of this law."""
-        loss, _ = self.evaluate(fit.theta, inputs, fit.scene)
-        return loss[0] if self.coupled else loss.T
 
-    def gradient(self, fit: Any, inputs: Inputs) -> np.ndarray:
-        """Derivative of `predict` by the ratios, (R, T, K)."""
-        slopes = self.ratio_gradient(fit.theta, inputs, fit.scene)
-        return slopes[0] if self.coupled else slopes.transpose(1, 0, 2)
+    def gradient(self, fit: Fit, inputs: Inputs) -> np.ndarray:
+        """Derivative of `predict` by the ratios, (R, T, K). Raises `FitError` without one."""
+        raise FitError(f"{self.name}: its losses have no slope by the ratios")
 
-    def count(self, fit: Any) -> int:
-        """Numbers that a fit of this law learnt from the table, over all targets."""
-        return int((fit.theta_sd > 0).sum()) or int(fit.theta.size)
+    def parts(self, fit: Fit) -> list[Fit]:
+        """The fits of other laws that a fit of this one is made of."""
+        return []
 
-    def half_width(self, fit: Any, inputs: Inputs, level: float) -> np.ndarray:
+    def surface(self, fit: Fit, n_params: float, n_tokens: float) -> Surface:
+        """The losses at one size (as the law sees it) and budget, as a function of the mixture.
+
+        What an optimizer calls often: losses and slopes from one pass. Smooth where the law has a
+        smooth part: the luck of single runs and the steps of trees should not draw an optimum.
+        """
+
+        def at(ratios: np.ndarray, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
+            inputs = fit.scene.inputs(ratios, n_params, n_tokens)
+            return self.predict(fit, inputs), self.gradient(fit, inputs) if slopes else None
+
+        return at
+
+    def with_steps(self, fit: Fit, losses: np.ndarray, inputs: Inputs) -> np.ndarray:
+        """What the law predicts (S, T), from the `losses` of its surface there."""
+        return losses
+
+    def count(self, fit: Fit) -> int:
+        """Numbers that a fit of this law learnt from the table, over all targets.
+
+        Unless a law knows better, all that its fit holds: a law that says nothing of its size is
+        never taken for the simplest.
+        """
+        return _numbers(fit.theta) + _numbers(fit.state)
+
+    def rows(self, fit: Fit) -> list[Row]:
+        """The parameters that a fit shows."""
+        return []
+
+    def half_width(self, fit: Fit, inputs: Inputs, level: float) -> np.ndarray:
         """Half of the central interval of log loss that a new run falls in, (R, T).
 
-        A single formula knows its residuals only, so this is the least that it may be off: what
-        it misses where no run was made is in `uncertainty.bootstrap`.
+        Unless a law knows better, from its residuals: the least that it may be off. What it misses
+        where no run was made is in `choice.uncertainty.bootstrap`.
         """
         wide = float(norm.ppf(0.5 + level / 2)) * fit.noise
         return np.broadcast_to(wide, (len(inputs), fit.scene.n_targets))
 
+    def refits(self, fit: Fit, design: Design, counts: np.ndarray) -> Iterator[Fit]:
+        """Fits to the same runs, each counted as often as a row of `counts` (B, R) says."""
+        for count in counts:
+            drawn = design.take(np.repeat(np.arange(len(design)), count))
+            drawn = replace(drawn, run_ids=[f"{i}" for i in range(len(drawn))])
+            yield self.fit(drawn, seed=fit.seed, settings=Settings(strict=False))
+
+    def suits(self, design: Design) -> bool:
+        """Whether the law is worth its time on this table, when nobody asked for it by name."""
+        return True
+
+    def in_profile(self, design: Design) -> Formula:
+        """The formula that is fitted in its place where only the exponent of a size counts."""
+        return resolve(DEFAULT_LAW if len(design.domains) > 1 else PLAIN_LAW)
+
+    def over(self, base: str) -> Law:
+        """This law standing on the law called `base`. Raises `ConfigError` for one that can't."""
+        raise ConfigError(f"law {self.name!r} stands on no other law, so not on {base!r}")
+
+    @property
+    def label(self) -> str:
+        """The name under which it can be asked for, `law` or `law:base`."""
+        return self.name
+
     def options(self) -> dict[str, Any]:
         """The law's own settings, for the record of a fit."""
-        from dataclasses import asdict
-
         return asdict(self)
 
-
-@dataclass
-class Layout:
-    """Names of the parts of a parameter vector: `layout["E"]` is where E stands."""
-
-    parameters: list[Parameter] = field(default_factory=list)
-    slices: dict[str, slice] = field(default_factory=dict)
-
-    def add(self, part: str, items: Parameter | Sequence[Parameter]) -> None:
-        items = [items] if isinstance(items, Parameter) else list(items)
-        self.slices[part] = slice(len(self.parameters), len(self.parameters) + len(items))
-        self.parameters += items
-
-
-@lru_cache(maxsize=64)
-def layout_of(law: Any, scene: Scene) -> Layout:
-    """The law's layout, kept: to build it takes longer than to evaluate a short table."""
-    return law._layout(scene)
+    def check(self, design: Design) -> None:
+        """Refuse a table that can't carry the law. Raises `FitError`."""
+        if not self.uses_mixture or len(design.domains) < 2:
+            return
+        still = np.ptp(design.ratios, axis=0) < 1e-9
+        if still.any():
+            name = design.domains[int(np.argmax(still))]
+            raise FitError(
+                f"{self.name}: the ratio of domain {name!r} is the same in all {len(design)} runs, "
+                "so its effect can't be fitted; vary it or merge it with another domain"
+            )
 
 
-# Priors on the shape of a law. Exponents of size and data terms in the published fits lie between
-# .1 and .6 (Hoffmann et al. 2022, table A3; Shukor et al. 2025; Bhagia et al. 2024). That of size
-# and the share of its term were set on two open tables with three sizes, the largest held out.
-EXPONENT_N = (float(np.log(0.22)), 0.30)
-EXPONENT_D = (float(np.log(0.30)), 0.60)
-SIZE_TERM = (0.30, 0.7)
+@dataclass(frozen=True)
+class BasedLaw(Law):
+    """A law that stands on another one, `base`: `kriging:two_pool` is kriging over two_pool."""
+
+    base: str = ""
+
+    def below(self) -> Law:
+        """The law underneath. Raises `UnknownNameError`."""
+        return resolve(self.base, f"{self.name}: base")
+
+    def over(self, base: str) -> Law:
+        found = replace(self, base=base)
+        found.below()
+        return found
+
+    @property
+    def label(self) -> str:
+        return self.name if self == type(self)() else f"{self.name}:{self.base}"
 
 
-def floor(scene: Scene, target: int, share: float = 0.5, sd: float = 0.5) -> Parameter:
-    """E: the loss that remains with unlimited size and data; below the least loss seen."""
-    low = float(scene.low[target])
-    return Parameter("E", "nats", np.log(share * low), sd, np.log(1e-3 * low), np.log(low))
+def resolve(law: str | Law, where: str = "") -> Any:
+    """The law of that name (`law`, or `law:base`), or the law itself. Raises `UnknownNameError`."""
+    if not isinstance(law, str):
+        return law
+    name, _, base = law.partition(":")
+    part = LAWS.get(name, where)
+    try:
+        found = part()
+    except TypeError as error:
+        place = f"{where}: " if where else ""
+        raise ConfigError(f"{place}law {name!r} can't be asked for by its name ({error})") from None
+    return found.over(base) if base else found
 
 
-def amplitude(name: str, scene: Scene, target: int, share: float, sd: float = 1.2) -> Parameter:
-    """The value of a power term amid the table, as a share of the least loss."""
-    scale = float(scene.low[target])
-    return Parameter(
-        name, "nats", np.log(share * scale), sd, np.log(1e-7 * scale), np.log(50 * scale)
-    )
-
-
-def exponent(name: str, prior: tuple[float, float], upper: float = 3.0) -> Parameter:
-    return Parameter(name, "1", float(prior[0]), prior[1], np.log(1e-3), np.log(upper))
+def _numbers(value: Any) -> int:
+    """How many numbers an array, a fit, or a structure of them holds; a text counts as one."""
+    if isinstance(value, np.ndarray):
+        return value.size
+    if isinstance(value, dict):
+        return sum(_numbers(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(_numbers(item) for item in value)
+    return getattr(value, "n_parameters", 1)

@@ -141,6 +141,11 @@ class RunTable:
         return cls(read_frame(path), source=str(path), weight_tolerance=weight_tolerance)
 
 
+def design_of(table: RunTable | Design) -> Design:
+    """The losses of a table as arrays, or the arrays themselves."""
+    return table.design() if isinstance(table, RunTable) else table
+
+
 def read_frame(path: str | Path) -> pd.DataFrame:
     """A CSV, gzipped CSV or Parquet file as a frame. Raises `DataError`."""
     path = Path(path)

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from law_tables import DOMAINS, grid, score_of, scored_study, table_of, transfer_losses
 
-from olmo_mixlaw.advice import optimum
-from olmo_mixlaw.advice.optimum import near_optimal, sampled_optimum
+from olmo_mixlaw.advice import near_optimal, optimum
 from olmo_mixlaw.advice.scores import ScoreLaw, Scores, _curve, fit_scores
 from olmo_mixlaw.errors import ConfigError, DataError, FitError
 from olmo_mixlaw.laws import fit
@@ -76,7 +75,7 @@ def test_a_benchmark_is_a_goal_of_the_optimum(scored: Scores) -> None:
     best = optimum(fitted, 1.6e8, 1e9, objective=goal)
     assert best.ratios[DOMAINS.index("code")] == best.ratios.max()
     assert best.scores["coding"] == pytest.approx(-best.objective)
-    sampled = sampled_optimum(fitted, 1.6e8, 1e9, objective=goal, draws=5000, keep=1)
+    sampled = optimum(fitted, 1.6e8, 1e9, objective=goal, draws=5000, keep=1)
     assert best.objective <= sampled.objective + 1e-9
     wide = near_optimal(fitted, best, 0.01, objective=goal).set_index("domain")
     assert wide.loc["code", "low"] < wide.loc["code", "best"]

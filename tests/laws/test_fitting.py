@@ -11,8 +11,7 @@ from law_tables import grid, losses_of, table_of, theta_of, transfer_losses, wit
 
 from olmo_mixlaw.errors import DataError, FitError, UnknownNameError
 from olmo_mixlaw.laws import Fit, Settings, fit
-from olmo_mixlaw.laws.fitting import resolve
-from olmo_mixlaw.laws.law import Scene
+from olmo_mixlaw.laws.law import Scene, resolve
 
 RECOVERED = [
     "no_mixture",
@@ -77,10 +76,17 @@ def test_parameters_of_transfer_are_found() -> None:
     assert (values["low"] <= values["value"]).all()
 
 
-def test_same_seed_gives_the_same_fit() -> None:
-    design = transfer_losses(grid(), noise=0.01)
-    first, second = (fit("transfer", design, seed=3) for _ in range(2))
-    np.testing.assert_array_equal(first.theta, second.theta)
+@pytest.mark.parametrize("name", RECOVERED)
+def test_same_seed_gives_the_same_fit(name: str) -> None:
+    """To the last bit, wherever in memory the numbers happen to lie."""
+    design, rng = made_by(name, mixtures=6, noise=0.01)[0], np.random.default_rng()
+    fits = []
+    for _ in range(8):
+        litter = [np.empty(n) for n in rng.integers(1, 3000, size=20)]
+        fits.append(fit(name, design, seed=3, settings=Settings(starts=2, strict=False)).theta)
+        del litter
+    for theta in fits[1:]:
+        np.testing.assert_array_equal(theta, fits[0])
 
 
 def test_a_fit_survives_its_file(tmp_path: Path) -> None:
@@ -89,7 +95,7 @@ def test_a_fit_survives_its_file(tmp_path: Path) -> None:
         fitted = fit(law, design, settings=Settings(strict=False))
         again = Fit.load(fitted.save(tmp_path / f"{law}.json"))
         rows = (design.ratios, design.n_params, design.n_tokens)
-        np.testing.assert_array_equal(fitted.predict(*rows), again.predict(*rows))
+        np.testing.assert_allclose(fitted.predict(*rows), again.predict(*rows), rtol=1e-12)
         np.testing.assert_allclose(fitted.ratio_gradient(*rows), again.ratio_gradient(*rows))
         assert again.data_hash == fitted.data_hash
 

@@ -13,7 +13,8 @@ from law_tables import RHO, moe_design
 from olmo_mixlaw.errors import ConfigError, FitError
 from olmo_mixlaw.laws import Fit, fit
 from olmo_mixlaw.laws.choice.uncertainty import bootstrap
-from olmo_mixlaw.laws.moe_capacity import effective, profile
+from olmo_mixlaw.laws.fitting import profile
+from olmo_mixlaw.laws.sizes import effective
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +23,12 @@ def fitted() -> Fit:
 
 
 def test_rho_is_recovered_with_its_interval(fitted: Fit) -> None:
-    assert fitted.rho == pytest.approx(RHO, abs=0.03)
-    low, high = fitted.rho_interval
+    assert fitted.size.rho == pytest.approx(RHO, abs=0.03)
+    low, high = fitted.size.interval
     assert low < RHO + 0.03
     assert high > RHO - 0.03
     row = fitted.parameters.set_index("parameter").loc["rho"]
-    assert row["value"] == fitted.rho
+    assert row["value"] == fitted.size.rho
     assert fitted.n_parameters == fit("transfer", moe_design()).n_parameters + 1
 
 
@@ -47,7 +48,8 @@ def test_effective_capacity_predicts_another_sparsity() -> None:
 def test_a_fit_keeps_its_capacity_on_disk(tmp_path: Path) -> None:
     fitted = fit("transfer", moe_design(), capacity="effective", rho=0.5)
     again = Fit.load(fitted.save(tmp_path / "fit.json"))
-    assert (again.capacity, again.rho) == ("effective", 0.5)
+    assert again.size.kind == "effective"
+    assert again.size.rho == 0.5
     h = np.full(4, 0.25)
     np.testing.assert_allclose(
         again.predict(h, 1e9, 1e9, n_active=1e8), fitted.predict(h, 1e9, 1e9, n_active=1e8)
@@ -67,7 +69,7 @@ def test_active_and_total_are_the_ends_of_rho() -> None:
 def test_the_bootstrap_lets_rho_vary(fitted: Fit) -> None:
     fits = list(bootstrap(fitted, moe_design(), replicates=6))
     assert len(fits) == 6
-    assert len({f.rho for f in fits}) == 5
+    assert len({f.size.rho for f in fits}) == 5
     h = np.full(4, 0.25)
     draws = [f.predict(h, 4e9, 1e9, n_active=1e8)[0, 0] for f in fits]
     assert np.std(draws) > 0
@@ -78,7 +80,7 @@ def test_the_bootstrap_lets_rho_vary(fitted: Fit) -> None:
 @pytest.mark.slow
 def test_laws_without_a_formula_take_part() -> None:
     fitted = fit("kriging", moe_design(), capacity="effective")
-    assert fitted.rho == pytest.approx(RHO, abs=0.05)
+    assert fitted.size.rho == pytest.approx(RHO, abs=0.05)
 
 
 def test_one_sparsity_is_refused() -> None:
@@ -88,7 +90,7 @@ def test_one_sparsity_is_refused() -> None:
     one_off.n_params[0] *= 2
     with pytest.raises(FitError, match="4 models have 1"):
         fit("transfer", one_off, capacity="effective")
-    assert fit("transfer", moe_design(sparsities=(8,)), capacity="active").rho == 0
+    assert fit("transfer", moe_design(sparsities=(8,)), capacity="active").size.rho == 0
 
 
 def test_counts_must_be_there_and_in_order() -> None:

@@ -1,4 +1,4 @@
-"""Splits of a table that imitate its use: mixtures not tried, a size or budget not reached.
+"""Rows held out in ways that imitate a table's use: mixtures not tried, a scale not reached.
 
 Checkpoints of one run are one cluster: a split never has one mixture on both sides when it
 holds mixtures out, and errors are averaged over runs, not rows.
@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmo_mixlaw.errors import FitError
+from olmo_mixlaw.laws.law import Law, Settings
 from olmo_mixlaw.runs import Design
+
+# Priors may carry what the rows of a fold can't.
+LOOSE = Settings(strict=False)
 
 SPLITS = ("held_mixtures", "largest_size", "longest_budget")
 
@@ -119,3 +124,20 @@ def thinned(design: Design, most: int, seed: int) -> np.ndarray:
     rest = np.setdiff1d(np.arange(len(design)), first)
     some = np.random.default_rng(seed).permutation(rest)[: most - len(first)]
     return np.sort(np.concatenate([first, some]))
+
+
+def predict_held(
+    law: Law, design: Design, parts: Sequence[Split], seed: int = 0, settings: Settings = LOOSE
+) -> tuple[list[tuple[Split, np.ndarray]], str]:
+    """Predictions (rows of the fold, T) for every fold that the law can do, and why not else."""
+    predictions, note = [], ""
+    for part in parts:
+        train, test = design.take(part.train), design.take(part.test)
+        try:
+            if not np.isfinite(train.losses).any():
+                raise FitError("a fold has no losses to fit")
+            fitted = law.fit(train, seed=seed, settings=settings)
+            predictions.append((part, fitted.predict(test.ratios, test.n_params, test.n_tokens)))
+        except FitError as error:
+            note = str(error)
+    return predictions, note

@@ -14,13 +14,21 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws.choice.holdout import SPLITS, Split, make_splits, mixture_ids, run_ids
-from olmo_mixlaw.laws.fitting import Settings, design_of, fit, resolve
-from olmo_mixlaw.laws.law import Law
+from olmo_mixlaw.errors import ConfigError, FitError
+from olmo_mixlaw.laws.choice.holdout import (
+    LOOSE,
+    SPLITS,
+    Split,
+    make_splits,
+    mixture_ids,
+    predict_held,
+    run_ids,
+)
+from olmo_mixlaw.laws.law import Law, resolve
+from olmo_mixlaw.registry import COMPARED_LAWS
 from olmo_mixlaw.runs import Design, RunTable
+from olmo_mixlaw.runs.table import design_of
 
-LOOSE = Settings(strict=False)
 COLUMNS = [
     "law",
     "split",
@@ -55,6 +63,7 @@ class Comparison:
         shown = self.frame.copy()
         for column in ("mre", "mixture_r2", "rho", "noise_floor"):
             shown[column] = shown[column].map(lambda v: f"{v:.3f}" if np.isfinite(v) else "-")
+        shown["n_parameters"] = shown["n_parameters"].astype("Int64")
         shown["regret"] = shown["regret"].map(lambda v: f"{v:.4f}" if np.isfinite(v) else "-")
         names = {"mre": "mre %", "regret": "regret nats", "noise_floor": "noise %"}
         body = shown.rename(columns=names).to_string(index=False)
@@ -70,17 +79,16 @@ def compare(
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
-    """Score every law on rows that it was not fitted to, and choose one.
+    """Score every law on rows that it was not fitted to, and choose one, by the name it has here.
 
     `progress` is told which law is being fitted.
 
-    Raises `FitError` when the table allows no split or no law could be fitted. A law that can't
-    be fitted keeps its row, with the reason as its note.
+    Raises `ConfigError` for a name that is given twice, `FitError` when the table allows no split
+    or no law could be fitted. A law that can't be fitted keeps its row, with the reason as its
+    note.
     """
     design = design_of(table)
-    resolved = [resolve(law) for law in laws]
-    if not resolved:
-        raise FitError("no law to compare")
+    resolved = _by_name(laws)
     parts = make_splits(design, splits, folds=folds, seed=seed)
     if not parts:
         raise FitError(
@@ -90,17 +98,17 @@ def compare(
         )
     floor = noise_floor(design)
     rows, held = [], {}
-    for i, law in enumerate(resolved, 1):
-        progress(f"{law.name} ({i} of {len(resolved)}): {len(parts) + 1} fits")
+    for i, (label, law) in enumerate(resolved.items(), 1):
+        progress(f"{label} ({i} of {len(resolved)}): {len(parts) + 1} fits")
         predictions, note = predict_held(law, design, parts, seed)
         count = _count_parameters(law, design, seed)
-        held[law.name] = predictions
+        held[label] = predictions
         for name in dict.fromkeys(part.name for part in parts):
             some = [(part, p) for part, p in predictions if part.name == name]
             scores = score(design, some) if some else dict.fromkeys(COLUMNS[2:6], np.nan)
             rows.append(
                 {
-                    "law": law.name,
+                    "law": label,
                     "split": name,
                     **scores,
                     "n_parameters": count,
@@ -114,19 +122,21 @@ def compare(
     return Comparison(frame, choice, reason, errors, held)
 
 
-def predict_held(
-    law: Law, design: Design, parts: Sequence[Split], seed: int = 0, settings: Settings = LOOSE
-) -> tuple[list[tuple[Split, np.ndarray]], str]:
-    """Predictions (rows of the fold, T) for every fold that the law can do, and why not else."""
-    predictions, note = [], ""
-    for part in parts:
-        test = design.take(part.test)
-        try:
-            fitted = fit(law, design.take(part.train), seed=seed, settings=settings)
-            predictions.append((part, fitted.predict(test.ratios, test.n_params, test.n_tokens)))
-        except FitError as error:
-            note = str(error)
-    return predictions, note
+def default_laws(design: Design) -> list[str]:
+    """One law of each kind, those that are slow only on tables short enough for them."""
+    return [name for name in COMPARED_LAWS if resolve(name).suits(design)]
+
+
+def _by_name(laws: Sequence[str | Law]) -> dict[str, Law]:
+    found: dict[str, Law] = {}
+    for law in laws:
+        label = law if isinstance(law, str) else law.label
+        if label in found:
+            raise ConfigError(f"law {label!r} is to be compared twice; leave one of them out")
+        found[label] = resolve(law)
+    if not found:
+        raise FitError("no law to compare")
+    return found
 
 
 def score(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> dict[str, float]:
@@ -197,11 +207,12 @@ def _run_errors(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> np.
     return result
 
 
-def _count_parameters(law: Law, design: Design, seed: int) -> int:
+def _count_parameters(law: Law, design: Design, seed: int) -> float:
+    """Of a fit to the whole table; NaN where that can't be made, so that it wins no tie."""
     try:
-        return fit(law, design, seed=seed, settings=LOOSE).n_parameters
+        return law.fit(design, seed=seed, settings=LOOSE).n_parameters
     except FitError:
-        return 0
+        return np.nan
 
 
 def _choose(frame: pd.DataFrame, errors: dict[str, np.ndarray]) -> tuple[str, str]:
@@ -213,14 +224,12 @@ def _choose(frame: pd.DataFrame, errors: dict[str, np.ndarray]) -> tuple[str, st
         raise FitError(f"no law could be scored on every split: {reasons}")
     relative = np.log(whole / whole.min()).mean(axis=1)
     best = str(relative.idxmin())
-    counts = frame.drop_duplicates("law").set_index("law")["n_parameters"]
+    counts = frame.drop_duplicates("law").set_index("law")["n_parameters"].fillna(np.inf)
     near = [best]
     for law in whole.index:
         if law == best:
             continue
-        gap = errors[law] / np.nanmean(errors[best], 1, keepdims=True) - errors[best] / np.nanmean(
-            errors[best], 1, keepdims=True
-        )
+        gap = (errors[law] - errors[best]) / np.nanmean(errors[best], 1, keepdims=True)
         flat = gap[np.isfinite(gap)]
         if len(flat) > 1 and flat.mean() <= flat.std(ddof=1) / np.sqrt(len(flat)):
             near.append(str(law))

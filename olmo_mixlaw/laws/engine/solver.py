@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 # Rows are evaluated in blocks that keep the Jacobian below this many numbers.
-BLOCK = 3_000_000
+JACOBIAN_NUMBERS = 3_000_000
 LONGEST_STEP = 2.5
 # Gains are compared with the cost or with this, the cost of a short table that fits well.
 LEAST_COST = 100.0
@@ -39,28 +39,44 @@ Evaluate = Callable[
 
 
 @dataclass(frozen=True)
+class Prior:
+    """Gaussian priors and boxes of G problems' parameters, (G, P) each; `sd` 0 fixes one."""
+
+    mean: np.ndarray
+    sd: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @property
+    def precision(self) -> np.ndarray:
+        """1 / sd^2, and 0 for what is fixed."""
+        return np.where(self.sd > 0, 1.0 / np.where(self.sd > 0, self.sd, 1.0) ** 2, 0.0)
+
+    def tiled(self, copies: int) -> Prior:
+        return Prior(*(np.tile(x, (copies, 1)) for x in vars(self).values()))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Problems:
     """G problems with R residuals and P parameters each.
 
     `evaluate(theta (M, P), group (M,), rows, jacobian)` gives losses (M, r) and slopes (M, r, P),
     written out or as `Slopes`; `rows` is a slice of the R, cut at multiples of `run`. `log_loss`
-    (G, R) is NaN where there is no observation. `mean`, `sd`, `lower`, `upper` (G, P) are the
-    prior and box (`sd` 0 fixes); `noise` (G,) is the standard deviation of a log loss; `huber`
-    is in units of the noise. `weight` (G, R) counts observations, for a bootstrap. `blocks`
-    (S, n) are sets of parameters between which the normal matrix is 0, given the others.
+    (G, R) is NaN where there is no observation; `noise` (G,) is the standard deviation of a log
+    loss; `huber` is in units of the noise. `weight` (G, R) counts observations, for a bootstrap.
+    `blocks` (S, n) are sets of parameters between which the normal matrix is 0, given the others.
+    `width` is how many numbers the slopes of a residual take (None: P).
     """
 
     evaluate: Evaluate
     log_loss: np.ndarray
-    mean: np.ndarray
-    sd: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
+    prior: Prior
     noise: np.ndarray
     huber: float = 3.0
     weight: np.ndarray | None = None
     run: int = 1
     blocks: np.ndarray | None = None
+    width: int | None = None
 
     def first_rows(self, count: int) -> Problems:
         """The same problems with their first `count` residuals only."""
@@ -70,18 +86,11 @@ class Problems:
     def weighted(self, weight: np.ndarray) -> Problems:
         """A copy of the problems for each of the weights (B, G, R): B G problems in that order."""
         copies = len(weight)
-
-        def tiled(array: np.ndarray) -> np.ndarray:
-            return np.tile(array, (copies, *(1,) * (array.ndim - 1)))
-
         return replace(
             self,
-            log_loss=tiled(self.log_loss),
-            mean=tiled(self.mean),
-            sd=tiled(self.sd),
-            lower=tiled(self.lower),
-            upper=tiled(self.upper),
-            noise=tiled(self.noise),
+            log_loss=np.tile(self.log_loss, (copies, 1)),
+            prior=self.prior.tiled(copies),
+            noise=np.tile(self.noise, copies),
             weight=weight.reshape(-1, weight.shape[-1]),
         )
 
@@ -110,8 +119,10 @@ def solve(
     The cost is `sum_r huber((log L_r - log y_r) / noise) + sum_p ((theta - mean) / sd)^2 / 2`. A
     member has converged once three steps in a row gain less than `tolerance` of its cost.
     """
-    theta = np.clip(starts, problems.lower[group], problems.upper[group])
+    prior = problems.prior
+    theta = np.clip(starts, prior.lower[group], prior.upper[group])
     members = len(theta)
+    precision = prior.precision
     cost, gradient, matrix = _normal(problems, group, theta)
     damping, growth = np.full(members, 1.0), np.full(members, 2.0)
     stalled, refused, steps = (np.zeros(members, int) for _ in range(3))
@@ -121,13 +132,12 @@ def solve(
             break
         at, g, a = theta[live], gradient[live], matrix[live]
         who = group[live]
-        low, high = problems.lower[who], problems.upper[who]
-        precision = _prior(problems, who, at)[0]
-        held = (problems.sd[who] == 0) | ((at <= low) & (g > 0)) | ((at >= high) & (g < 0))
+        low, high = prior.lower[who], prior.upper[who]
+        held = (prior.sd[who] == 0) | ((at <= low) & (g > 0)) | ((at >= high) & (g < 0))
         step = _step(
             a,
             g,
-            damping[live, None] * precision + 1e-12,
+            damping[live, None] * precision[who] + 1e-12,
             held,
             np.maximum(low - at, -LONGEST_STEP),
             np.minimum(high - at, LONGEST_STEP),
@@ -216,16 +226,15 @@ def data_curvature(problems: Problems, group: np.ndarray, theta: np.ndarray) -> 
     return _data_normal(problems, group, theta)[2]
 
 
-def _prior(
-    problems: Problems, group: np.ndarray, theta: np.ndarray
+def _from_prior(
+    prior: Prior, group: np.ndarray, theta: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    sd = problems.sd[group]
-    precision = np.where(sd > 0, 1.0 / np.where(sd > 0, sd, 1.0) ** 2, 0.0)
-    return precision, theta - problems.mean[group]
+    """Precisions (M, P), and how far theta lies from the middle of its prior."""
+    return prior.precision[group], theta - prior.mean[group]
 
 
 def _cost(problems: Problems, group: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    precision, off = _prior(problems, group, theta)
+    precision, off = _from_prior(problems.prior, group, theta)
     cost = 0.5 * (precision * off**2).sum(1)
     for members, rows in _blocks(problems, theta, with_slopes=False):
         loss, _ = problems.evaluate(theta[members], group[members], rows, False)
@@ -237,7 +246,7 @@ def _normal(
     problems: Problems, group: np.ndarray, theta: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     cost, gradient, matrix = _data_normal(problems, group, theta)
-    precision, off = _prior(problems, group, theta)
+    precision, off = _from_prior(problems.prior, group, theta)
     diagonal = np.arange(theta.shape[1])
     matrix[:, diagonal, diagonal] += precision
     return cost + 0.5 * (precision * off**2).sum(1), gradient + precision * off, matrix
@@ -289,14 +298,14 @@ def _huber(
 
 
 def _blocks(problems: Problems, theta: np.ndarray, with_slopes: bool) -> list[tuple[slice, slice]]:
-    """Pairs of (members, rows) whose arrays stay below BLOCK numbers."""
+    """Pairs of (members, rows) whose arrays stay below JACOBIAN_NUMBERS numbers."""
     members, size = theta.shape
     rows = problems.log_loss.shape[1]
-    # Coupled laws keep their slopes in a form of about three numbers a pool and parameter.
-    size = size if problems.run == 1 else 1 + 3 * size // problems.run
+    size = problems.width or size
     width = size if with_slopes else max(size // 3, 1)
-    row_step = max(problems.run, min(rows, BLOCK // max(width, 1)) // problems.run * problems.run)
-    member_step = max(1, BLOCK // (width * row_step))
+    fitting = min(rows, JACOBIAN_NUMBERS // max(width, 1))
+    row_step = max(problems.run, fitting // problems.run * problems.run)
+    member_step = max(1, JACOBIAN_NUMBERS // (width * row_step))
     return [
         (slice(m, min(m + member_step, members)), slice(r, min(r + row_step, rows)))
         for m in range(0, members, member_step)

@@ -12,35 +12,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.formulas.terms import SeparableLaw, add_scaling, scaling_terms, slopes_for
-from olmo_mixlaw.laws.law import Inputs, Layout, Parameter, Scene, layout_of
+from olmo_mixlaw.laws.formulas.parameters import Layout, each, floor, layout_of
+from olmo_mixlaw.laws.formulas.terms import FLOOR, LOG_RANGE, SIZE, SumOfTerms
+from olmo_mixlaw.laws.law import Inputs, Parameter, Scene
 
 
 @dataclass(frozen=True)
-class AutoScale(SeparableLaw):
+class AutoScale(SumOfTerms):
     """AutoScale's law for one size, with Chinchilla's N term for several."""
 
     name = "autoscale"
     formula = "E + A N^-a + sum_j (u D (alpha_j + h_j))^-gamma_j"
     source = "arXiv 2407.20177"
+    terms = (FLOOR, SIZE)
 
-    def _layout(self, scene: Scene, target: int = 0) -> Layout:
+    def layout(self, scene: Scene, target: int = 0) -> Layout:
         layout = Layout()
-        add_scaling(layout, scene, target, scene.has_n, False)
+        layout.add("E", floor(scene, target))
+        layout.add_size(scene, target)
         layout.add("u", Parameter("u", "1/D_ref", np.log(50.0), 3.0, -5.0, 30.0))
         layout.add(
-            "shift",
-            [
-                Parameter(f"alpha[{name}]", "share of D", np.log(0.1), 2.0, -12.0, 6.0)
-                for name in scene.domains
-            ],
+            "shift", each("alpha", scene.domains, "share of D", np.log(0.1), 2.0, -12.0, 6.0)
         )
         layout.add(
-            "gamma",
-            [
-                Parameter(f"gamma[{name}]", "1", np.log(0.7), 1.0, np.log(1e-2), np.log(20.0))
-                for name in scene.domains
-            ],
+            "gamma", each("gamma", scene.domains, "1", np.log(0.7), 1.0, np.log(1e-2), np.log(20.0))
         )
         return layout
 
@@ -48,19 +43,18 @@ class AutoScale(SeparableLaw):
         self, theta: np.ndarray, layout: Layout, inputs: Inputs
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Terms, logs of equivalent tokens, gamma, alpha, alpha + h; (M, R, K) or (M, K)."""
-        gamma = np.exp(theta[:, layout.slices["gamma"]])
-        shift = np.exp(theta[:, layout.slices["shift"]])
+        gamma = layout.exp(theta, "gamma")
+        shift = layout.exp(theta, "shift")
         tokens = shift[:, None] + inputs.ratios
         log_tokens = theta[:, None, layout.slices["u"]] + inputs.log_d[:, None] + np.log(tokens)
-        terms = np.exp(np.clip(-gamma[:, None] * log_tokens, -200, 60))
+        terms = np.exp(np.clip(-gamma[:, None] * log_tokens, *LOG_RANGE))
         return terms, log_tokens, gamma, shift, tokens
 
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         layout = layout_of(self, scene)
-        slopes = slopes_for(theta, inputs, jacobian)
-        loss = scaling_terms(theta, layout, inputs, slopes)
+        loss, slopes = super().evaluate(theta, inputs, scene, jacobian)
         terms, log_tokens, gamma, shift, tokens = self._parts(theta, layout, inputs)
         if slopes is not None:
             fall = -terms * gamma[:, None]

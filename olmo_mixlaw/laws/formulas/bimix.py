@@ -12,21 +12,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.formulas.terms import SeparableLaw, power_term
-from olmo_mixlaw.laws.law import (
+from olmo_mixlaw.laws.formulas.parameters import (
+    DATA_SHARE,
     EXPONENT_D,
-    Inputs,
     Layout,
-    Parameter,
-    Scene,
     amplitude,
+    each,
     exponent,
     layout_of,
 )
+from olmo_mixlaw.laws.formulas.terms import Separable, power_term
+from olmo_mixlaw.laws.law import Inputs, Parameter, Scene
 
 
 @dataclass(frozen=True)
-class BiMix(SeparableLaw):
+class BiMix(Separable):
     """BiMix, A absorbed into B and C."""
 
     name = "bimix"
@@ -34,21 +34,18 @@ class BiMix(SeparableLaw):
     source = "arXiv 2405.14908"
     share_floor: float = 1e-3
 
-    def _layout(self, scene: Scene, target: int = 0) -> Layout:
+    def layout(self, scene: Scene, target: int = 0) -> Layout:
         layout = Layout()
         share = 0.9 * float(scene.low[target])
         layout.add(
             "C", Parameter("C", "nats", np.log(share), 0.7, np.log(share) - 6, np.log(share) + 3)
         )
         if scene.has_d:
-            layout.add("B", amplitude("B", scene, target, 0.15))
+            layout.add("B", amplitude("B", scene, target, DATA_SHARE))
             layout.add("b", exponent("b", EXPONENT_D))
         # One exponent a domain, so that a target's own stands in its domain's place.
         own = int(scene.own[target])
-        items = [
-            Parameter(f"a[{name}]", "1", np.log(0.05), 1.0, np.log(1e-4), 0.0)
-            for name in scene.domains
-        ]
+        items = each("a", scene.domains, "1", np.log(0.05), 1.0, np.log(1e-4), 0.0)
         layout.add("a", [p if j == own else p.fixed(-30.0) for j, p in enumerate(items)])
         return layout
 
@@ -57,12 +54,12 @@ class BiMix(SeparableLaw):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         layout = layout_of(self, scene)
         slopes = np.zeros((len(theta), len(inputs), theta.shape[1])) if jacobian else None
-        base = np.broadcast_to(np.exp(theta[:, layout.slices["C"]]), (len(theta), len(inputs)))
+        base = np.broadcast_to(layout.exp(theta, "C"), (len(theta), len(inputs)))
         if slopes is not None:
             slopes[:, :, layout.slices["C"].start] = base
         if "B" in layout.slices:
             base = base + power_term(theta, layout, ("B", "b"), inputs.log_d, slopes)
-        power = np.exp(theta[:, layout.slices["a"]])
+        power = layout.exp(theta, "a")
         log_h = np.log(np.maximum(inputs.ratios, self.share_floor))
         factor = np.exp(-(power @ log_h.T))
         if slopes is not None:
@@ -73,7 +70,7 @@ class BiMix(SeparableLaw):
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
         loss, _ = self.evaluate(theta, inputs, scene)
-        power = np.exp(theta[:, layout_of(self, scene).slices["a"]])
+        power = layout_of(self, scene).exp(theta, "a")
         above = inputs.ratios > self.share_floor
         slope = np.where(above, 1 / np.maximum(inputs.ratios, self.share_floor), 0.0)
         return -loss[:, :, None] * power[:, None] * slope

@@ -11,7 +11,7 @@ are the family that its inputs and findings describe.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,28 +20,30 @@ from olmo_mixlaw.laws.formulas.coupled import (
     MOST_TRANSFER_DOMAINS,
     CoupledLaw,
     Pools,
-    Response,
+    Pulls,
     each,
     effective,
     pools_of,
     worths,
 )
-from olmo_mixlaw.laws.law import Inputs, Layout, Parameter, Scene, layout_of
+from olmo_mixlaw.laws.formulas.parameters import Layout, layout_of
+from olmo_mixlaw.laws.formulas.parameters import each as named
+from olmo_mixlaw.laws.formulas.terms import LOG_RANGE
+from olmo_mixlaw.laws.law import Inputs, Parameter, Scene
 
 
 @dataclass(frozen=True)
 class Flow:
-    """log cap (M, R, P) and, when asked for, its slopes: own parts, v and rank-one parts.
+    """The slopes of log cap (M, R, S): own parts, v and rank-one parts, as those of `Pulls`.
 
     `by_share` and `rank_share` are the slopes by log h~, own and rank-one.
     """
 
-    log_cap: np.ndarray
-    own: dict[str, np.ndarray] = field(default_factory=dict)
-    v: np.ndarray | None = None
-    rank: dict[str, np.ndarray] = field(default_factory=dict)
-    by_share: np.ndarray | None = None
-    rank_share: np.ndarray | None = None
+    own: dict[str, np.ndarray]
+    v: np.ndarray
+    rank: dict[str, np.ndarray]
+    by_share: np.ndarray
+    rank_share: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class CamelShares(CoupledLaw):
     drift: bool = False
     share_floor: float = 1e-3
 
-    def _layout(self, scene: Scene) -> Layout:
+    def layout(self, scene: Scene) -> Layout:
         pools, layout = pools_of(scene), Layout()
         low = pools.low(scene)
         layout.add("E", each(pools, "E", "nats", np.log(0.5 * low), 0.5, -6, 0.7))
@@ -67,18 +69,9 @@ class CamelShares(CoupledLaw):
         layout.add("q", each(pools, "q", "logit", -2.0, 1.0, -6, 6, log=False))
         self._add_capacity(layout, pools, scene)
         if self.hybrid:
-            k = scene.n_domains
+            pairs = [f"{pool},{domain}" for pool in pools.names for domain in scene.domains]
             for part in ("t", "u"):
-                layout.add(
-                    part,
-                    [
-                        Parameter(
-                            f"{part}[{pool},{domain}]", "log nats", 0.0, 1.0, -30.0, 30.0, False
-                        )
-                        for pool in pools.names
-                        for domain in scene.domains[:k]
-                    ],
-                )
+                layout.add(part, named(part, pairs, "log nats", 0.0, 1.0, -30.0, 30.0, log=False))
         elif len(pools) <= MOST_TRANSFER_DOMAINS:
             layout.add("T", worths(pools, scene))
         return layout
@@ -92,8 +85,8 @@ class CamelShares(CoupledLaw):
 
     def _flow(
         self, theta: np.ndarray, layout: Layout, inputs: Inputs, log_share: np.ndarray, slopes: bool
-    ) -> Flow:
-        k = np.exp(theta[:, None, layout.slices["k"]])
+    ) -> tuple[np.ndarray, Flow | None]:
+        k = layout.exp(theta, "k")[:, None]
         lure = theta[:, None, layout.slices["w"]] + log_share
         logits = k * lure
         if "d" in layout.slices:
@@ -105,23 +98,25 @@ class CamelShares(CoupledLaw):
         # Units: an equal division is cap = 1 amid the table.
         log_cap = np.log(part * s.shape[-1]) + inputs.log_n[:, None]
         if not slopes:
-            return Flow(log_cap)
+            return log_cap, None
         lean = (1 - q) * s / part  # d log cap_i / d log s_i
         pulled, spread = lean * k, s * k
         own = {"q": (1 - s) * q * (1 - q) / part, "w": pulled, "k": pulled * lure}
         rank = {"w": spread, "k": (spread * lure).sum(-1, keepdims=True)}
         if "d" in layout.slices:
             own["d"], rank["d"] = lean * inputs.log_n[:, None], s * inputs.log_n[:, None]
-        return Flow(log_cap, own, -lean, rank, pulled, spread)
+        return log_cap, Flow(own, -lean, rank, pulled, spread)
 
-    def respond(self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool) -> Response:
+    def respond(
+        self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool
+    ) -> tuple[np.ndarray, Pulls | None]:
         layout, pools = layout_of(self, scene), pools_of(scene)
         shares = effective(theta, layout, inputs, pools, self.share_floor)
         log_share = np.log(shares.share)
-        flow = self._flow(theta, layout, inputs, log_share, slopes)
-        bottom = np.exp(theta[:, None, layout.slices["E"]])
-        b, a = (np.exp(theta[:, None, layout.slices[x]]) for x in ("b", "a"))
-        log_first = theta[:, None, layout.slices["c"]] - b * flow.log_cap
+        log_cap, flow = self._flow(theta, layout, inputs, log_share, slopes)
+        bottom = layout.exp(theta, "E")[:, None]
+        b, a = (layout.exp(theta, x)[:, None] for x in ("b", "a"))
+        log_first = theta[:, None, layout.slices["c"]] - b * log_cap
         log_d = inputs.log_d[:, None] + (0.0 if self.hybrid else log_share)
         log_second = theta[:, None, layout.slices["A"]] - a * log_d
         if self.hybrid:
@@ -131,22 +126,18 @@ class CamelShares(CoupledLaw):
             )
             log_first = log_first + inputs.ratios @ t.transpose(0, 2, 1)
             log_second = log_second + inputs.ratios @ u.transpose(0, 2, 1)
-        first, second = (np.exp(np.clip(x, -200, 60)) for x in (log_first, log_second))
+        first, second = (np.exp(np.clip(x, *LOG_RANGE)) for x in (log_first, log_second))
         loss = bottom + first + second
-        if not slopes:
-            return Response(loss)
-        assert flow.v is not None
-        assert flow.by_share is not None
-        assert flow.rank_share is not None
+        if flow is None:
+            return loss, None
         pull = -first * b  # dL / d log cap
         own = {name: pull * value for name, value in flow.own.items()}
         own["E"] = np.broadcast_to(bottom, first.shape)
         own["A"], own["a"] = second, -second * a * log_d
         own["c"] = first + own.get("c", 0.0)
-        own["b"] = pull * flow.log_cap + own.get("b", 0.0)
+        own["b"] = pull * log_cap + own.get("b", 0.0)
         by_log = pull * flow.by_share - (0.0 if self.hybrid else second * a)
-        return Response(
-            loss,
+        return loss, Pulls(
             own,
             pull * flow.v,
             flow.rank,
@@ -181,19 +172,19 @@ class CamelDual(CamelShares):
 
     def _flow(
         self, theta: np.ndarray, layout: Layout, inputs: Inputs, log_share: np.ndarray, slopes: bool
-    ) -> Flow:
+    ) -> tuple[np.ndarray, Flow | None]:
         log_c = theta[:, None, layout.slices["c"]]
-        b = np.exp(theta[:, None, layout.slices["b"]])
+        b = layout.exp(theta, "b")[:, None]
         size = (np.log(log_share.shape[-1]) + inputs.log_n)[None, :, None]
         found = allocate(log_share + (log_c + np.log(b)), b, float(np.log(self.floor)), size)
         x, whole = np.exp(found.log_x), np.exp(size)
         q = 1 / (1 + np.exp(-theta[:, None, layout.slices["q"]]))
         cap = q * whole + (1 - q) * x
         if not slopes:
-            return Flow(np.log(cap))
+            return np.log(cap), None
         lean = (1 - q) * x / cap  # d log cap / d log x
         free = lean * np.where(found.active, found.p, 0.0)
         bend = 1 - b * found.log_x
         own = {"q": (whole - x) * q * (1 - q) / cap, "c": free, "b": free * bend}
         rank = {"c": found.omega, "b": found.omega * bend}
-        return Flow(np.log(cap), own, -free, rank, free, found.omega)
+        return np.log(cap), Flow(own, -free, rank, free, found.omega)

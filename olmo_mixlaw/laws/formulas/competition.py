@@ -14,8 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from olmo_mixlaw.laws.formulas.allocation import allocate
-from olmo_mixlaw.laws.formulas.coupled import CoupledLaw, Response, Shares, each, pools_of
-from olmo_mixlaw.laws.law import Inputs, Layout, Scene, layout_of
+from olmo_mixlaw.laws.formulas.coupled import CoupledLaw, Pulls, Shares, each, pools_of
+from olmo_mixlaw.laws.formulas.parameters import Layout, layout_of
+from olmo_mixlaw.laws.formulas.terms import LOG_RANGE
+from olmo_mixlaw.laws.law import Inputs, Scene
+from olmo_mixlaw.runs import Design
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Competition(CoupledLaw):
     floor: float = 0.02
     share_floor: float = 1e-3
 
-    def _layout(self, scene: Scene) -> Layout:
+    def layout(self, scene: Scene) -> Layout:
         pools, layout = pools_of(scene), Layout()
         low = pools.low(scene)
         layout.add("E", each(pools, "E", "nats", np.log(0.6 * low), 0.5, -6, 0.5))
@@ -44,10 +47,12 @@ class Competition(CoupledLaw):
             layout.add("a", each(pools, "a", "1", np.log(0.3), 0.6, -4, 2.0))
         return layout
 
-    def respond(self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool) -> Response:
+    def respond(
+        self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool
+    ) -> tuple[np.ndarray, Pulls | None]:
         layout, pools = layout_of(self, scene), pools_of(scene)
-        log_c, b = (theta[:, None, layout.slices["c"]], np.exp(theta[:, None, layout.slices["b"]]))
-        bottom = np.exp(theta[:, None, layout.slices["E"]])
+        log_c, b = (theta[:, None, layout.slices["c"]], layout.exp(theta, "b")[:, None])
+        bottom = layout.exp(theta, "E")[:, None]
         h = pools.padded(inputs.ratios)
         with np.errstate(divide="ignore"):
             u = np.log(h) + (log_c + np.log(b))
@@ -56,12 +61,12 @@ class Competition(CoupledLaw):
         q = np.exp(log_c - b * found.log_x)
         loss = bottom + q
         if self.noise:
-            a = np.exp(theta[:, None, layout.slices["a"]])
+            a = layout.exp(theta, "a")[:, None]
             log_d = inputs.log_d[:, None] + np.log(np.maximum(h, self.share_floor))
-            noise = np.exp(np.clip(theta[:, None, layout.slices["A"]] - a * log_d, -200, 60))
+            noise = np.exp(np.clip(theta[:, None, layout.slices["A"]] - a * log_d, *LOG_RANGE))
             loss = loss + noise
         if not slopes:
-            return Response(loss)
+            return loss, None
         bend = 1 - b * found.log_x
         v = q * b * np.where(found.active, found.p, 0.0)  # dq / dmu
         own = {
@@ -76,8 +81,7 @@ class Competition(CoupledLaw):
         inverse = np.where(h > 0, 1 / np.maximum(h, 1e-300), 0.0)
         # The allocation follows h itself; the noise term has its own floor.
         shares = Shares(h[None], np.eye(len(pools), inputs.ratios.shape[1])[None], False)
-        return Response(
-            loss,
+        return loss, Pulls(
             own,
             v,
             {"c": found.omega, "b": found.omega * bend},
@@ -95,3 +99,7 @@ class CompetitionNoise(Competition):
     formula = "E_i + c_i x_i^-b_i + A_i (D h_i)^-a_i"
     source = "arXiv 2606.08167, Eq. 3"
     noise = True
+
+    def suits(self, design: Design) -> bool:
+        """Where every target is a domain of the mixture: others have no tokens of their own."""
+        return set(design.targets) <= set(design.domains)

@@ -7,13 +7,18 @@ slopes are kept in that form: normal matrices then cost a tenth of what dense sl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 
-from olmo_mixlaw.laws.law import TINY, Inputs, Law, Layout, Parameter, Scene, layout_of
+from olmo_mixlaw.laws.engine.formula import Formula
+from olmo_mixlaw.laws.engine.solver import Problems
+from olmo_mixlaw.laws.formulas.parameters import Layout, layout_of
+from olmo_mixlaw.laws.law import TINY, Inputs, Parameter, Scene
+from olmo_mixlaw.runs import Design
 
 # Above this many domains the transfer matrix has more entries than tables can speak to.
 MOST_TRANSFER_DOMAINS = 12
@@ -61,16 +66,16 @@ def each(
     pools: Pools,
     name: str,
     unit: str,
-    mean: object,
+    mean: float | np.ndarray,
     sd: float,
-    lower: float,
-    upper: float,
+    below: float,
+    above: float,
     log: bool = True,
 ) -> list[Parameter]:
-    """One parameter a pool; `mean` is one number or one a pool."""
+    """One parameter a pool, from `below` its mean to `above`; `mean` is one number or one each."""
     means = np.broadcast_to(np.asarray(mean, float), (len(pools),))
     return [
-        Parameter(f"{name}[{pool}]", unit, float(m), sd, float(m) + lower, float(m) + upper, log)
+        Parameter(f"{name}[{pool}]", unit, float(m), sd, float(m) + below, float(m) + above, log)
         for pool, m in zip(pools.names, means, strict=True)
     ]
 
@@ -106,13 +111,13 @@ def effective(
     if "T" not in layout.slices:
         share = np.maximum(pools.padded(inputs.ratios), share_floor)
         return Shares(share[None], np.eye(len(pools), k)[None], False)
-    worth = np.exp(theta[:, layout.slices["T"]]).reshape(len(theta), len(pools), k)
+    worth = layout.exp(theta, "T").reshape(len(theta), len(pools), k)
     return Shares(inputs.ratios @ worth.transpose(0, 2, 1) + TINY, worth, True)
 
 
 @dataclass(frozen=True)
-class Response:
-    """Losses of the pools (M, R, S) and, when asked for, the pieces of their slopes.
+class Pulls:
+    """The pieces of the slopes of the pools' losses.
 
     `own` maps a part of theta to each pool's slope by its own entry (M, R, S). `v` (M, R, S) and
     `rank` (M, R, S, or 1 for a parameter that all pools have in common) are the rank-one form.
@@ -121,13 +126,12 @@ class Response:
     product with h.
     """
 
-    loss: np.ndarray
-    own: dict[str, np.ndarray] = field(default_factory=dict)
-    v: np.ndarray | None = None
-    rank: dict[str, np.ndarray] = field(default_factory=dict)
-    by_share: np.ndarray | None = None
-    through: np.ndarray | None = None
-    shares: Shares | None = None
+    own: dict[str, np.ndarray]
+    v: np.ndarray
+    rank: dict[str, np.ndarray]
+    by_share: np.ndarray
+    through: np.ndarray
+    shares: Shares
     bends: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -181,101 +185,111 @@ class PooledSlopes:
         return full
 
 
-def pooled(
-    response: Response, layout: Layout, pools: Pools, inputs: Inputs, size: int
-) -> PooledSlopes:
-    """The slopes of a response, for the pools that targets are."""
+def pooled(pulls: Pulls, layout: Layout, pools: Pools, inputs: Inputs, size: int) -> PooledSlopes:
+    """The slopes that the pieces make, for the pools that targets are."""
     at, k = pools.of_target, inputs.ratios.shape[1]
     first = {part: where.start for part, where in layout.slices.items()}
     own_at: list[np.ndarray] = []
     pieces: list[np.ndarray] = []
-    for part, value in response.own.items():
+    for part, value in pulls.own.items():
         one_each = layout.slices[part].stop - first[part] == len(pools)
         own_at.append((first[part] + at * one_each)[:, None])
         pieces.append(value[:, :, at].transpose(0, 2, 1)[:, :, None])
-    rank_at = [np.arange(layout.slices[p].start, layout.slices[p].stop) for p in response.rank]
-    rank = [value.transpose(0, 2, 1) for value in response.rank.values()]
+    rank_at = [np.arange(layout.slices[p].start, layout.slices[p].stop) for p in pulls.rank]
+    rank = [value.transpose(0, 2, 1) for value in pulls.rank.values()]
     if "T" in layout.slices:
-        assert response.shares is not None
-        assert response.by_share is not None
-        worth = response.shares.worth
+        worth = pulls.shares.worth
         added = worth[..., None] * inputs.ratios.T  # (M, S, K, R)
         own_at.append(first["T"] + at[:, None] * k + np.arange(k))
-        pieces.append(response.by_share[:, :, at].transpose(0, 2, 1)[:, :, None] * added[:, at])
-        if response.through is not None:
-            rank_at.append(np.arange(first["T"], layout.slices["T"].stop))
-            through = response.through.transpose(0, 2, 1)[:, :, None] * added
-            rank.append(through.reshape(len(through), -1, len(inputs)))
-    for part, value in response.bends.items():
+        pieces.append(pulls.by_share[:, :, at].transpose(0, 2, 1)[:, :, None] * added[:, at])
+        rank_at.append(np.arange(first["T"], layout.slices["T"].stop))
+        through = pulls.through.transpose(0, 2, 1)[:, :, None] * added
+        rank.append(through.reshape(len(through), -1, len(inputs)))
+    for part, value in pulls.bends.items():
         own_at.append(first[part] + at[:, None] * k + np.arange(k))
         pieces.append(value[:, :, at].transpose(0, 2, 1)[:, :, None] * inputs.ratios.T)
-    assert response.v is not None
     return PooledSlopes(
         size,
         np.concatenate(pieces, axis=2),
         np.concatenate(own_at, axis=1),
-        np.ascontiguousarray(response.v[:, :, at].transpose(0, 2, 1)),
+        np.ascontiguousarray(pulls.v[:, :, at].transpose(0, 2, 1)),
         np.concatenate(rank, axis=1),
         np.concatenate(rank_at),
     )
 
 
 @dataclass(frozen=True)
-class CoupledLaw(Law):
-    """A law of pools that compete; subclasses give `_layout` and `respond`."""
+class CoupledLaw(Formula):
+    """A law of pools that compete; subclasses give `layout` and `respond`."""
 
     coupled: ClassVar[bool] = True
 
-    def _layout(self, scene: Scene) -> Layout:
-        raise NotImplementedError
+    @abstractmethod
+    def layout(self, scene: Scene) -> Layout:
+        """The parts of the parameter vector, with their priors."""
 
-    def respond(self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool) -> Response:
-        """Losses of the pools, with the pieces of their slopes when asked for."""
-        raise NotImplementedError
+    @abstractmethod
+    def respond(
+        self, theta: np.ndarray, inputs: Inputs, scene: Scene, slopes: bool
+    ) -> tuple[np.ndarray, Pulls | None]:
+        """Losses of the pools (M, R, S), and the pieces of their slopes when asked for."""
 
     def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._layout(scene).parameters
-
-    def evaluate_pooled(
-        self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
-    ) -> tuple[np.ndarray, PooledSlopes | None]:
-        """Losses (M, R, T) and their slopes, as `evaluate` but not written out in full."""
-        pools = pools_of(scene)
-        response = self.respond(theta, inputs, scene, jacobian)
-        loss = response.loss[:, :, pools.of_target]
-        if not jacobian:
-            return loss, None
-        return loss, pooled(response, layout_of(self, scene), pools, inputs, theta.shape[1])
+        return self.layout(scene).parameters
 
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        loss, slopes = self.evaluate_pooled(theta, inputs, scene, jacobian)
+        loss, slopes = self._pooled(theta, inputs, scene, jacobian)
         return loss, None if slopes is None else slopes.dense()
 
-    def blocks(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        """Entries of theta (S, n) that act on the loss of one pool alone, pool by pool."""
-        slices, count = layout_of(self, scene).slices, len(pools_of(scene))
-        shared = {"T", *self.respond(theta, inputs.take(slice(0, 1)), scene, True).rank}
-        return np.concatenate(
-            [
-                np.arange(s.start, s.stop).reshape(count, -1)
-                for part, s in slices.items()
-                if part not in shared
-            ],
-            axis=1,
-        )
+    def residuals(
+        self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool
+    ) -> tuple[np.ndarray, PooledSlopes | None]:
+        loss, slopes = self._pooled(theta, inputs, scene, jacobian)
+        return loss.reshape(len(theta), -1), slopes
+
+    def problems(
+        self, design: Design, scene: Scene, items: list[list[Parameter]], huber: float
+    ) -> Problems:
+        whole = super().problems(design, scene, items, huber)
+        one = scene.inputs(design.ratios[:1], design.n_params[:1], design.n_tokens[:1])
+        # Slopes in their own form are about three numbers a pool and parameter.
+        width = 1 + 3 * whole.prior.mean.shape[1] // scene.n_targets
+        return replace(whole, blocks=self._blocks(whole.prior.mean, one, scene), width=width)
 
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
         pools, layout = pools_of(scene), layout_of(self, scene)
-        response = self.respond(theta, inputs, scene, True)
-        assert response.shares is not None
-        assert response.by_share is not None
-        worth = response.shares.worth
-        full = response.by_share[..., None] * worth[:, None]
-        if response.through is not None and response.v is not None:
-            full = full + response.v[..., None] * (response.through @ worth)[:, :, None]
-        for part, bend in response.bends.items():
+        _, pulls = self.respond(theta, inputs, scene, True)
+        assert pulls is not None
+        worth = pulls.shares.worth
+        full = pulls.by_share[..., None] * worth[:, None]
+        full = full + pulls.v[..., None] * (pulls.through @ worth)[:, :, None]
+        for part, bend in pulls.bends.items():
             slope = theta[:, layout.slices[part]].reshape(len(theta), 1, len(pools), -1)
             full = full + bend[..., None] * slope
         return full[:, :, pools.of_target]
+
+    def _pooled(
+        self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool
+    ) -> tuple[np.ndarray, PooledSlopes | None]:
+        """Losses (M, R, T) and their slopes, not written out in full."""
+        pools = pools_of(scene)
+        loss, pulls = self.respond(theta, inputs, scene, jacobian)
+        loss = loss[:, :, pools.of_target]
+        if pulls is None:
+            return loss, None
+        return loss, pooled(pulls, layout_of(self, scene), pools, inputs, theta.shape[1])
+
+    def _blocks(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
+        """Entries of theta (S, n) that act on the loss of one pool alone, pool by pool."""
+        slices, count = layout_of(self, scene).slices, len(pools_of(scene))
+        _, pulls = self.respond(theta, inputs, scene, True)
+        assert pulls is not None
+        shared = {"T", *pulls.rank}
+        own = [
+            np.arange(s.start, s.stop).reshape(count, -1)
+            for part, s in slices.items()
+            if part not in shared
+        ]
+        return np.concatenate(own, axis=1)

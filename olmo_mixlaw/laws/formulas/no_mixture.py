@@ -7,31 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from olmo_mixlaw.laws.formulas.terms import SeparableLaw, add_scaling, scaling_terms, slopes_for
-from olmo_mixlaw.laws.law import Inputs, Layout, Scene, layout_of
+from olmo_mixlaw.laws.formulas.parameters import Layout, floor
+from olmo_mixlaw.laws.formulas.terms import DATA, FLOOR, SIZE, SumOfTerms
+from olmo_mixlaw.laws.law import Scene
 
 
 @dataclass(frozen=True)
-class NoMixture(SeparableLaw):
+class NoMixture(SumOfTerms):
     """Chinchilla's law, one a target; a term whose quantity doesn't vary is left out."""
 
     name = "no_mixture"
     formula = "E + A N^-alpha + B D^-beta"
     source = "arXiv 2203.15556"
     uses_mixture = False
+    terms = (FLOOR, SIZE, DATA)
 
-    def _layout(self, scene: Scene, target: int = 0) -> Layout:
+    def layout(self, scene: Scene, target: int = 0) -> Layout:
         layout = Layout()
-        add_scaling(layout, scene, target, scene.has_n, scene.has_d)
+        layout.add("E", floor(scene, target))
+        layout.add_size(scene, target)
+        layout.add_data(scene, target)
         return layout
-
-    def evaluate(
-        self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        slopes = slopes_for(theta, inputs, jacobian)
-        return scaling_terms(theta, layout_of(self, scene), inputs, slopes), slopes
-
-    def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
-        return np.zeros((len(theta), *inputs.ratios.shape))

@@ -9,13 +9,15 @@ of it not, and no smooth formula in between is right. Needs the extra `olmo-mixl
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.fitting import Settings, data_hash, fit_formula, resolve
-from olmo_mixlaw.laws.law import Inputs, Law, Parameter, Scene
+from olmo_mixlaw.laws.formulas.no_mixture import NoMixture
+from olmo_mixlaw.laws.law import BasedLaw, Inputs, Row, Scene, Settings
+from olmo_mixlaw.laws.learners.kriging import Kriging
 from olmo_mixlaw.laws.learners.regmix import booster, leaves, lightgbm_module, tree_columns
 from olmo_mixlaw.runs import Design
 
@@ -43,7 +45,7 @@ GATE = {
 
 
 @dataclass(frozen=True)
-class Regimes(Law):
+class Regimes(BasedLaw):
     """Two fits of `base` and a classifier for every target whose losses fall into two groups.
 
     The other targets are as under `base` alone. A table without such a target is refused: `base`
@@ -53,13 +55,9 @@ class Regimes(Law):
     name = "regimes"
     formula = "law_low or law_high of the base law, by boosted trees"
     source = "thresholds of knowledge, arXiv 2505.18091"
-    base: str = "kriging"
-
-    def _base(self) -> Law:
-        return resolve(self.base, "regimes: base")
-
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return self._base().parameters(scene, target)
+    has_gradient: ClassVar[bool] = True
+    steps: ClassVar[bool] = True
+    base: str = Kriging.name
 
     def fit(self, design: Design, *, seed: int, settings: Settings) -> Fit:
         """Raises `FitError` where no target's losses fall into two groups."""
@@ -71,13 +69,13 @@ class Regimes(Law):
                 f"{self.name}: no target's losses fall into two groups; fit {self.base!r} instead"
             )
         below = replace(design, losses=np.where(high, np.nan, design.losses))
-        low = self._base().fit(below, seed=seed, settings=settings)
+        low = self.below().fit(below, seed=seed, settings=settings)
         above = replace(
             design,
             targets=[design.targets[t] for t in split],
             losses=np.where(high, design.losses, np.nan)[:, split],
         )
-        top = self._base().fit(above, seed=seed, settings=settings)
+        top = self.below().fit(above, seed=seed, settings=settings)
         inputs = low.scene.inputs(design.ratios, design.n_params, design.n_tokens)
         x = tree_columns(inputs, low.scene)
         gates = []
@@ -86,16 +84,30 @@ class Regimes(Law):
             data = lightgbm.Dataset(x[rows], high[rows, t].astype(int))
             model = lightgbm.train({**GATE, "seed": seed}, data, num_boost_round=ROUNDS)
             gates.append(model.model_to_string())
-        return replace(
-            low,
-            law=self,
-            data_hash=data_hash(design),
-            state={"fits": {"low": low, "high": top}, "gates": gates, "split": split},
+        return Fit.learnt(
+            self,
+            design,
+            state={"low": low, "high": top, "gates": gates, "split": split},
+            noise=low.noise,
+            seed=seed,
+            settings=settings,
         )
+
+    def parts(self, fit: Fit) -> list[Fit]:
+        return [fit.state["low"], fit.state["high"]]
+
+    def rows(self, fit: Fit) -> list[Row]:
+        """Those of both groups' laws."""
+        named = zip(("low", "high"), self.parts(fit), strict=True)
+        return [
+            (row[0], f"{group}: {row[1]}", *row[2:])
+            for group, part in named
+            for row in part.law.rows(part)
+        ]
 
     def count(self, fit: Fit) -> int:
         """Those of both groups' fits, and the leaves of the trees that choose."""
-        both = sum(part.n_parameters for part in fit.state["fits"].values())
+        both = sum(part.n_parameters for part in self.parts(fit))
         return both + leaves(fit.state["gates"])
 
     def probability(self, fit: Fit, inputs: Inputs) -> np.ndarray:
@@ -106,19 +118,19 @@ class Regimes(Law):
 
     def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         """The median: the loss of the likelier group."""
-        low, high = fit.state["fits"]["low"], fit.state["fits"]["high"]
+        low, high = self.parts(fit)
         result = low.law.predict(low, inputs)
         top = high.law.predict(high, inputs)
-        split = np.asarray(fit.state["split"], int)
+        split = fit.state["split"]
         result[:, split] = np.where(self.probability(fit, inputs) > 0.5, top, result[:, split])
         return result
 
     def gradient(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         """Of the likelier group's law; the jump itself has no slope."""
-        low, high = fit.state["fits"]["low"], fit.state["fits"]["high"]
+        low, high = self.parts(fit)
         result = low.law.gradient(low, inputs)
         top = high.law.gradient(high, inputs)
-        split = np.asarray(fit.state["split"], int)
+        split = fit.state["split"]
         chosen = (self.probability(fit, inputs) > 0.5)[:, :, None]
         result[:, split] = np.where(chosen, top, result[:, split])
         return result
@@ -133,9 +145,7 @@ def find_cuts(design: Design, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     residual = np.log(design.losses)
     scene = Scene.of(design)
     if scene.has_n or scene.has_d:
-        plain = fit_formula(
-            resolve("no_mixture"), design, seed=seed, settings=Settings(strict=False)
-        )
+        plain = NoMixture().fit(design, seed=seed, settings=Settings(strict=False))
         residual = residual - np.log(plain.predict(design.ratios, design.n_params, design.n_tokens))
     cut = np.full(residual.shape[1], np.nan)
     high = np.zeros(residual.shape, bool)

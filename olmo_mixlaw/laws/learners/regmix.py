@@ -10,14 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.fitting import Settings, check_table, data_hash, provenance
-from olmo_mixlaw.laws.law import Inputs, Law, Parameter, Scene
+from olmo_mixlaw.laws.law import Inputs, Law, Scene, Settings
 from olmo_mixlaw.runs import Design
 
 
@@ -28,51 +27,36 @@ class RegMix(Law):
     name = "regmix"
     formula = "trees(h, log N, log D)"
     source = "arXiv 2407.01492"
+    steps: ClassVar[bool] = True
     rounds: int = 1000
     rate: float = 0.01
 
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return []
-
     def fit(self, design: Design, *, seed: int, settings: Settings) -> Fit:
+        """Raises `FitError` without LightGBM."""
         lightgbm = lightgbm_module(self.name)
         scene = Scene.of(design)
         if settings.strict:
-            check_table(self, design, [[]] * scene.n_targets)
+            self.check(design)
         x = tree_columns(scene.inputs(design.ratios, design.n_params, design.n_tokens), scene)
+        how = {
+            "objective": "regression",
+            "learning_rate": self.rate,
+            "verbosity": -1,
+            "num_threads": 1,
+            "seed": seed,
+            "deterministic": True,
+            "force_row_wise": True,
+        }
         texts, noise = [], np.zeros(scene.n_targets)
         for t in range(scene.n_targets):
             rows = np.isfinite(design.losses[:, t])
-            model = lightgbm.train(
-                {
-                    "objective": "regression",
-                    "learning_rate": self.rate,
-                    "verbosity": -1,
-                    "num_threads": 1,
-                    "seed": seed,
-                    "deterministic": True,
-                    "force_row_wise": True,
-                },
-                lightgbm.Dataset(x[rows], np.log(design.losses[rows, t])),
-                num_boost_round=self.rounds,
-            )
+            log_loss = np.log(design.losses[rows, t])
+            data = lightgbm.Dataset(x[rows], log_loss)
+            model = lightgbm.train(how, data, num_boost_round=self.rounds)
             texts.append(model.model_to_string())
-            noise[t] = np.std(np.log(design.losses[rows, t]) - model.predict(x[rows]))
-        empty = np.zeros((scene.n_targets, 0))
-        return Fit(
-            law=self,
-            scene=scene,
-            theta=empty,
-            theta_sd=empty,
-            noise=noise,
-            mixtures=np.unique(design.ratios, axis=0),
-            n_rows=len(design),
-            converged=np.ones(scene.n_targets, bool),
-            seed=seed,
-            data_hash=data_hash(design),
-            provenance=provenance(settings),
-            state={"trees": texts},
-        )
+            noise[t] = np.std(log_loss - model.predict(x[rows]))
+        state = {"trees": texts}
+        return Fit.learnt(self, design, state=state, noise=noise, seed=seed, settings=settings)
 
     def count(self, fit: Fit) -> int:
         """Leaves of all trees."""
@@ -82,10 +66,6 @@ class RegMix(Law):
         x = tree_columns(inputs, fit.scene)
         models = [booster(text, self.name) for text in fit.state["trees"]]
         return np.exp(np.stack([model.predict(x) for model in models], axis=1))
-
-    def gradient(self, fit: Fit, inputs: Inputs) -> np.ndarray:
-        """Trees are flat: no gradient leads anywhere, so an optimum is searched by sampling."""
-        raise FitError("regmix: trees have no gradient; its optimum is found by sampling")
 
 
 def tree_columns(inputs: Inputs, scene: Scene) -> np.ndarray:

@@ -9,30 +9,33 @@ hold up both on held mixtures and on the held scale count alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import nnls
 
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws.choice.holdout import Split, reaching_splits, sampled_splits, thinned
-from olmo_mixlaw.laws.choice.selection import predict_held
+from olmo_mixlaw.laws.choice.holdout import (
+    Split,
+    predict_held,
+    reaching_splits,
+    sampled_splits,
+    thinned,
+)
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.fitting import Settings, data_hash, provenance, resolve
-from olmo_mixlaw.laws.law import Inputs, Law, Parameter, Scene
-from olmo_mixlaw.laws.learners.kriging import Kriging
+from olmo_mixlaw.laws.law import Inputs, Law, Row, Scene, Settings, Surface, resolve
+from olmo_mixlaw.registry import STACKED_LAWS
 from olmo_mixlaw.runs import Design
 
-# Three processes over different formulas err differently where they extrapolate.
-MEMBERS = ("kriging:modulated", "kriging:two_pool", "kriging:additive", "power_transfer", "regimes")
-# Coupled laws err differently from separable ones, which is what an average needs. On tables with
-# more losses than this, of several sizes, they err many times as much and earn no weight.
-COUPLED_MEMBERS = ("competition_noise",)
+# On tables with more losses than this, of several sizes, coupled laws err many times as much as
+# others and earn no weight.
 MOST_COUPLED_LOSSES = 3000
+# Up to so many losses a stack is quick enough to be compared unasked.
+MOST_LOSSES = 600
 FOLDS = 4
-# Trees don't extrapolate, so they have no say beyond the table.
-TREES = ("regmix", "regimes")
 # How far from the best a law may be, on held mixtures and on a held scale, to count beyond it.
 SOUND_NEAR, SOUND_FAR = 2.0, 1.5
 # Weights need no more rows than this of a long table of checkpoints.
@@ -40,98 +43,97 @@ WEIGHING_ROWS = 450
 # Weights of a target are drawn towards those of all targets as if by this many rows.
 SHRINK_ROWS = 30.0
 # Errors beyond this multiple of the best law's typical error count as that much.
-CLIP = 20.0
+ERROR_CLIP = 20.0
 # Rounds of reweighting that turn squared errors into absolute ones.
 REWEIGHTINGS = 10
 # A row is beyond the table when its size or budget exceeds the largest by this factor.
-BEYOND = 1.05
+BEYOND_TABLE = 1.05
+# A member of less weight than this everywhere is dropped.
+LEAST_WEIGHT = 1e-3
 # Levels at which the held-out errors are summarised, and how many rows of all targets together
 # weigh in a target's own error.
 LEVELS = np.linspace(0.05, 0.99, 95)
 POOLED_ROWS = 8.0
-LEAST_NOISE = 1e-5
+LEAST_ERROR = 1e-5
 
 
 @dataclass(frozen=True)
 class Stack(Law):
     """An average of laws, weighted a target by their held-out errors.
 
-    A member that can't be fitted to the table, or to a fold, is left out. `kriging:two_pool` is
-    kriging over the law two_pool. `trees` adds RegMix where LightGBM is installed,
-    `coupled_members` the competition law on short tables.
+    `members` are names of laws, `law` or `law:base`. One that can't be fitted to the table, or to a
+    fold, is left out. Trees don't extrapolate, so a law with steps has no say beyond the table.
     """
 
     name = "stack"
     formula = "exp(sum_m w_m log L_m)"
     source = "stacked generalisation (Wolpert 1992; Breiman 1996)"
-    members: tuple[str, ...] = MEMBERS
-    trees: bool = True
-    coupled_members: bool = True
-
-    def parameters(self, scene: Scene, target: int) -> list[Parameter]:
-        return []
+    has_gradient: ClassVar[bool] = True
+    members: tuple[str, ...] = STACKED_LAWS
 
     def fit(self, design: Design, *, seed: int, settings: Settings) -> Fit:
-        names = list(self.members) + (["regmix"] if self.trees and _has_trees() else [])
-        if self.coupled_members and np.isfinite(design.losses).sum() <= MOST_COUPLED_LOSSES:
-            names += COUPLED_MEMBERS
-        loose = replace(settings, strict=False)
-        fits = {}
-        for name in names:
-            try:
-                fits[name] = member(name).fit(design, seed=seed, settings=loose)
-            except FitError:
-                continue
-        if not fits:
-            raise FitError("stack: none of its laws can be fitted to this table")
+        """Raises `FitError` where no member can be fitted."""
+        loose, targets = replace(settings, strict=False), len(design.targets)
+        fits = self._fitted(design, seed, loose)
         sample = design.take(thinned(design, WEIGHING_ROWS, seed))
         inner, outer = sampled_splits(sample, FOLDS, seed), reaching_splits(sample)
-        held = {name: held_errors(member(name), sample, inner, seed, loose) for name in fits}
-        near = stacked_weights(held, len(design.targets))
-        reach = (
-            {n: held_errors(member(n), sample, outer, seed, loose) for n in fits if n not in TREES}
-            if outer
-            else {}
-        )
-        far = sound_weights(held, reach, len(design.targets)) if reach else near
-        spread = Spread.of(blended(held, near, len(design.targets)))
-        spread_far = Spread.of(blended(reach, far, len(design.targets))) if reach else spread
-        scene = Scene.of(design)
-        empty = np.zeros((scene.n_targets, 0))
-        kept = [n for n in fits if _most(near, n) > 1e-3 or _most(far, n) > 1e-3]
-        return Fit(
-            law=self,
-            scene=scene,
-            theta=empty,
-            theta_sd=empty,
-            noise=spread.size,
-            mixtures=np.unique(design.ratios, axis=0),
-            n_rows=len(design),
-            converged=np.ones(scene.n_targets, bool),
-            seed=seed,
-            data_hash=data_hash(design),
-            provenance=provenance(settings),
-            state={
-                "fits": {n: fits[n] for n in kept},
-                "near": {n: near.get(n, np.zeros(scene.n_targets)) for n in kept},
-                "far": {n: far.get(n, np.zeros(scene.n_targets)) for n in kept},
-                "spread": {"near": vars(spread), "far": vars(spread_far)},
-            },
+        held = {n: held_errors(f.law, sample, inner, seed, loose) for n, f in fits.items()}
+        near = stacked_weights(held, targets)
+        reach = {
+            n: held_errors(f.law, sample, outer, seed, loose)
+            for n, f in fits.items()
+            if outer and not f.law.steps
+        }
+        far = sound_weights(held, reach, targets) if reach else near
+        spread = Spread.of(blended(held, near, targets))
+        spread_far = Spread.of(blended(reach, far, targets)) if reach else spread
+        weights = {
+            n: {"near": near.get(n, np.zeros(targets)), "far": far.get(n, np.zeros(targets))}
+            for n in fits
+        }
+        kept = [n for n in fits if max(w.max() for w in weights[n].values()) > LEAST_WEIGHT]
+        state = {
+            "fits": {n: fits[n] for n in kept},
+            "weights": {n: weights[n] for n in kept},
+            "spread": {"near": vars(spread), "far": vars(spread_far)},
+        }
+        return Fit.learnt(
+            self, design, state=state, noise=spread.size, seed=seed, settings=settings
         )
 
-    def members_of(self, fit: Fit) -> dict[str, Fit]:
-        """The fits that the stack averages, by name of law."""
-        return fit.state["fits"]
+    def _fitted(self, design: Design, seed: int, settings: Settings) -> dict[str, Fit]:
+        """The fits of the members that can be fitted and are worth it, by name."""
+        long = int(np.isfinite(design.losses).sum()) > MOST_COUPLED_LOSSES
+        fits = {}
+        for name in self.members:
+            law = resolve(name, f"{self.name}: members")
+            if law.coupled and long:
+                continue
+            with suppress(FitError):
+                fits[name] = law.fit(design, seed=seed, settings=settings)
+        if not fits:
+            raise FitError(f"{self.name}: none of its laws can be fitted to this table")
+        return fits
+
+    def parts(self, fit: Fit) -> list[Fit]:
+        return list(fit.state["fits"].values())
 
     def count(self, fit: Fit) -> int:
         """Those of the members, and a weight a member and target beyond the first."""
-        members = self.members_of(fit).values()
+        members = self.parts(fit)
         return sum(m.n_parameters for m in members) + (len(members) - 1) * fit.scene.n_targets
 
-    def weights_at(self, fit: Fit, inputs: Inputs, name: str) -> np.ndarray:
-        """The weight of a member at each row and target, (R, T)."""
-        near, far = (fit.state[k][name] for k in ("near", "far"))
-        return np.where(_beyond(fit.scene, inputs)[:, None], far, near)
+    def rows(self, fit: Fit) -> list[Row]:
+        """The weights, within the table and beyond it."""
+        return [
+            (target, f"weight[{name}] {where}", float(values[t]), np.nan, np.nan, "1", False)
+            for t, target in enumerate(fit.targets)
+            for name, weights in fit.state["weights"].items()
+            for where, values in weights.items()
+        ]
+
+    def suits(self, design: Design) -> bool:
+        return int(np.isfinite(design.losses).sum()) <= MOST_LOSSES
 
     def half_width(self, fit: Fit, inputs: Inputs, level: float) -> np.ndarray:
         """From the held-out errors of the blend itself, so no distribution is assumed.
@@ -145,28 +147,65 @@ class Stack(Law):
 
     def predict(self, fit: Fit, inputs: Inputs) -> np.ndarray:
         total = np.zeros((len(inputs), fit.scene.n_targets))
-        for name, part in self.members_of(fit).items():
-            loss = part.law.predict(part, inputs)
-            total += self.weights_at(fit, inputs, name) * np.log(loss)
+        for weight, part in _weighted(fit, inputs):
+            total += weight * np.log(part.law.predict(part, inputs))
         return np.exp(total)
 
     def gradient(self, fit: Fit, inputs: Inputs) -> np.ndarray:
-        """As for a smooth blend; the trees' steps have no slope and count as flat."""
+        """As for a smooth blend; members without a gradient count as flat."""
         log_loss = np.zeros((len(inputs), fit.scene.n_targets))
         slope = np.zeros((*log_loss.shape, fit.scene.n_domains))
-        for name, part in self.members_of(fit).items():
-            weight, loss = self.weights_at(fit, inputs, name), part.law.predict(part, inputs)
+        for weight, part in _weighted(fit, inputs):
+            loss = part.law.predict(part, inputs)
             log_loss += weight * np.log(loss)
-            if name != "regmix":
+            if part.has_gradient:
                 slope += (weight / loss)[:, :, None] * part.law.gradient(part, inputs)
         return np.exp(log_loss)[:, :, None] * slope
 
+    def surface(self, fit: Fit, n_params: float, n_tokens: float) -> Surface:
+        """log L is the members' weighted mean; those without a gradient are left out of it."""
+        one = fit.scene.inputs(fit.mixtures[:1], n_params, n_tokens)
+        smooth = [(w[0], part) for w, part in _weighted(fit, one) if part.has_gradient]
+        total = sum((w for w, _ in smooth), np.zeros(len(fit.targets)))
+        if (total < 1e-9).any():
+            # A target that only trees predict: the other members in equal parts lead the search.
+            smooth = [(np.where(total < 1e-9, 1.0, w), part) for w, part in smooth]
+            total = sum((w for w, _ in smooth), np.zeros(len(fit.targets)))
+        parts = [
+            (weight / total, part.law.surface(part, n_params, n_tokens))
+            for weight, part in smooth
+            if weight.max() > LEAST_WEIGHT
+        ]
 
-def member(name: str) -> Law:
-    """The law of a member's name: `law`, or `law:what it stands on`."""
-    name, _, under = name.partition(":")
-    law = resolve(name)
-    return replace(law, mean=under) if isinstance(law, Kriging) and under else law
+        def at(ratios: np.ndarray, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
+            log_loss = np.zeros((len(ratios), len(fit.targets)))
+            by_ratio = np.zeros((*log_loss.shape, ratios.shape[1])) if slopes else None
+            for weight, part in parts:
+                loss, slope = part(ratios, slopes)
+                log_loss += weight * np.log(loss)
+                if by_ratio is not None and slope is not None:
+                    by_ratio += (weight / loss)[:, :, None] * slope
+            loss = np.exp(log_loss)
+            return loss, None if by_ratio is None else by_ratio * loss[:, :, None]
+
+        return at
+
+    def with_steps(self, fit: Fit, losses: np.ndarray, inputs: Inputs) -> np.ndarray:
+        """The members that the surface leaves out, in their share."""
+        rough = [(w, part) for w, part in _weighted(fit, inputs) if not part.has_gradient]
+        rest = 1 - sum((w for w, _ in rough), np.zeros(losses.shape))
+        log_loss = rest * np.log(losses)
+        for weight, part in rough:
+            log_loss += weight * np.log(part.law.predict(part, inputs))
+        return np.exp(log_loss) if rough else losses
+
+
+def _weighted(fit: Fit, inputs: Inputs) -> Iterator[tuple[np.ndarray, Fit]]:
+    """The weight (R, T) of each member at these rows, and the member."""
+    beyond = _beyond(fit.scene, inputs)[:, None]
+    for name, part in fit.state["fits"].items():
+        weights = fit.state["weights"][name]
+        yield np.where(beyond, weights["far"], weights["near"]), part
 
 
 def held_errors(
@@ -190,7 +229,7 @@ def stacked_weights(held: dict[str, np.ndarray | None], targets: int) -> dict[st
     names = list(errors)
     cube = np.stack([errors[name] for name in names], axis=-1)  # (rows, T, members)
     best = np.nanmin(np.nanmedian(np.abs(cube), axis=0), axis=-1)[None, :, None]
-    cube = np.clip(cube, -CLIP * best, CLIP * best) / np.maximum(best, 1e-5)
+    cube = np.clip(cube, -ERROR_CLIP * best, ERROR_CLIP * best) / np.maximum(best, 1e-5)
     seen = np.isfinite(cube).all(-1)
     every = _least_absolute(cube[seen], np.full(len(names), 1 / len(names)), 1.0)
     result = np.stack(
@@ -276,7 +315,7 @@ class Spread:
         with np.errstate(all="ignore"):
             size = np.abs(errors)
             count = np.isfinite(size).sum(0)
-            mean = np.nansum(size, 0) / np.maximum(count, 1) + LEAST_NOISE
+            mean = np.nansum(size, 0) / np.maximum(count, 1) + LEAST_ERROR
         pooled = np.log(mean[count > 0]).mean() if (count > 0).any() else 0.0
         # A target with few rows leans on the others.
         size_of = np.exp((count * np.log(mean) + POOLED_ROWS * pooled) / (count + POOLED_ROWS))
@@ -292,17 +331,7 @@ def _beyond(scene: Scene, inputs: Inputs) -> np.ndarray:
     """Rows (R,) whose size or budget the table doesn't reach."""
     beyond = np.zeros(len(inputs), bool)
     if scene.has_n:
-        beyond |= inputs.log_n > np.log(BEYOND * scene.n_range[1] / scene.n_ref)
+        beyond |= inputs.log_n > np.log(BEYOND_TABLE * scene.n_range[1] / scene.n_ref)
     if scene.has_d:
-        beyond |= inputs.log_d > np.log(BEYOND * scene.d_range[1] / scene.d_ref)
+        beyond |= inputs.log_d > np.log(BEYOND_TABLE * scene.d_range[1] / scene.d_ref)
     return beyond
-
-
-def _most(weights: dict[str, np.ndarray], name: str) -> float:
-    return float(weights[name].max()) if name in weights else 0.0
-
-
-def _has_trees() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("lightgbm") is not None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from law_tables import grid, transfer_losses, with_losses
 
+from olmo_mixlaw.advice import optimum
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws import Settings, compare, fit
 from olmo_mixlaw.laws.choice.holdout import (
@@ -16,7 +17,7 @@ from olmo_mixlaw.laws.choice.holdout import (
     thinned,
 )
 from olmo_mixlaw.laws.choice.selection import noise_floor
-from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval, optimum_draws
+from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
 from olmo_mixlaw.laws.learners.stack import Stack, sound_weights, stacked_weights
 
 
@@ -136,7 +137,7 @@ def test_beyond_the_table_only_laws_that_hold_up_twice_count() -> None:
 def test_stack_is_no_worse_than_its_typical_member() -> None:
     design = transfer_losses(grid(sizes=3, mixtures=16), noise=0.004)
     held = np.isin(mixture_ids(design), [2, 5, 9])
-    law = Stack(members=("transfer", "additive", "no_mixture"), trees=False, coupled_members=False)
+    law = Stack(members=("transfer", "additive", "no_mixture"))
     errors = {}
     for candidate in (law, "no_mixture", "additive"):
         guess = fit(candidate, design.take(~held), settings=Settings(strict=False)).predict(
@@ -182,7 +183,8 @@ def test_bootstrap_intervals_cover_held_rows() -> None:
 def test_bootstrap_of_the_optimum_spreads_around_it() -> None:
     design = transfer_losses(grid(sizes=3, mixtures=10), noise=0.005)
     fitted = fit("transfer", design)
-    draws = optimum_draws(bootstrap(fitted, design, replicates=5), 1e8, 1e9)
+    fits = bootstrap(fitted, design, replicates=5)
+    draws = np.array([optimum(other, 1e8, 1e9, starts=3).ratios for other in fits])
     assert draws.shape == (5, 4)
     np.testing.assert_allclose(draws.sum(1), 1.0)
     assert draws.std(0).max() > 0
@@ -190,7 +192,7 @@ def test_bootstrap_of_the_optimum_spreads_around_it() -> None:
 
 def test_a_stack_counts_the_parameters_of_its_members() -> None:
     design = transfer_losses(grid(sizes=2, mixtures=8), noise=0.01)
-    law = Stack(members=("additive", "transfer"), trees=False, coupled_members=False)
+    law = Stack(members=("additive", "transfer"))
     stacked = fit(law, design)
     alone = [fit(name, design).n_parameters for name in stacked.state["fits"]]
     assert stacked.n_parameters == sum(alone) + (len(alone) - 1) * len(design.targets)

@@ -9,9 +9,10 @@ from law_tables import grid, transfer_losses
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws import fit
 from olmo_mixlaw.laws.choice.holdout import mixture_ids
+from olmo_mixlaw.laws.choice.uncertainty import coverage, predicted_interval
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.intervals import coverage, predicted_interval
 from olmo_mixlaw.laws.learners.stack import Spread, Stack
+from olmo_mixlaw.registry import STACKED_LAWS
 
 
 def test_conformal_intervals_cover_errors_of_any_shape() -> None:
@@ -34,7 +35,7 @@ def test_a_target_with_few_rows_leans_on_the_others() -> None:
 
 @pytest.mark.slow
 def test_intervals_of_the_stack_cover_held_mixtures() -> None:
-    law = Stack(trees=False, coupled_members=False)
+    law = Stack(members=STACKED_LAWS[:5])
     covered = []
     for seed in range(3):
         design = transfer_losses(grid(sizes=3, mixtures=18, seed=seed), noise=0.01, seed=seed)
@@ -46,7 +47,7 @@ def test_intervals_of_the_stack_cover_held_mixtures() -> None:
 
 def test_intervals_survive_a_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
     design = transfer_losses(grid(sizes=2, mixtures=8), noise=0.01)
-    law = Stack(members=("additive", "transfer"), trees=False, coupled_members=False)
+    law = Stack(members=("additive", "transfer"))
     fitted = fit(law, design)
     again = Fit.load(fitted.save(tmp_path / "fit.json"))
     rows = (design.ratios, design.n_params, design.n_tokens)

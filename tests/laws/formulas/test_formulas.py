@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from law_tables import COUPLED, grid, losses_of, scenes, theta_of, with_losses
 
-from olmo_mixlaw.laws.fitting import resolve
-from olmo_mixlaw.laws.law import Scene
+from olmo_mixlaw.laws.law import Scene, resolve
 
 SEPARABLE = [
     "no_mixture",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from law_tables import grid, transfer_losses, with_losses
 
 from olmo_mixlaw.laws import fit
 from olmo_mixlaw.laws.choice.holdout import mixture_ids
+from olmo_mixlaw.laws.choice.uncertainty import coverage
 from olmo_mixlaw.laws.fitted import Fit
-from olmo_mixlaw.laws.intervals import coverage
 
 
 def table_with_budget_luck():  # type: ignore[no-untyped-def]
@@ -36,7 +34,7 @@ def test_what_all_runs_of_a_budget_share_is_learnt() -> None:
 def test_a_budget_never_seen_gets_no_luck_of_another() -> None:
     design = table_with_budget_luck()
     fitted = fit("kriging", design)
-    base = replace(fitted, law=fitted.law._mean(), state={})
+    [base] = fitted.law.parts(fitted)
     rows = (design.ratios[:12], 1e7, 2.9e9)
     moved = np.abs(np.log(fitted.predict(*rows) / base.predict(*rows))).mean()
     seen = np.abs(
@@ -51,7 +49,7 @@ def test_a_budget_never_seen_gets_no_luck_of_another() -> None:
 def test_beyond_the_table_the_residual_stays_as_at_its_edge() -> None:
     design = transfer_losses(grid(sizes=3, mixtures=10), noise=0.01)
     fitted = fit("kriging", design)
-    base = replace(fitted, law=fitted.law._mean(), state={})
+    [base] = fitted.law.parts(fitted)
     h = design.ratios[:4]
     lift = [fitted.predict(h, n, 1e9) / base.predict(h, n, 1e9) for n in (1.6e8, 1.6e10)]
     np.testing.assert_allclose(lift[0], lift[1], rtol=1e-9)

@@ -62,4 +62,4 @@ def test_regimes_survive_a_file(tmp_path) -> None:  # type: ignore[no-untyped-de
     again = Fit.load(fitted.save(tmp_path / "fit.json"))
     np.testing.assert_allclose(again.predict(design.ratios), fitted.predict(design.ratios))
     assert again.ratio_gradient(design.ratios).shape == (60, 4, 4)
-    assert again.n_parameters > sum(part.n_parameters for part in again.state["fits"].values())
+    assert again.n_parameters > sum(part.n_parameters for part in again.law.parts(again))

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from law_tables import grid, transfer_losses
 
 from olmo_mixlaw.advice import optimum
-from olmo_mixlaw.advice.simplex import search
 from olmo_mixlaw.laws import Fit, Settings, fit
 from olmo_mixlaw.laws.learners.stack import Stack
-from olmo_mixlaw.laws.surface import has_trees, surface, with_trees
 from olmo_mixlaw.runs import Design
 
 
@@ -25,14 +21,13 @@ LAWS = ["transfer", "additive", "interaction", "competition_noise", "camel_dual"
 
 @pytest.fixture(scope="module")
 def stacked() -> Fit:
-    members = ("kriging:transfer", "additive", "competition_noise")
-    law = Stack(members=members, trees=False, coupled_members=False)
+    law = Stack(members=("kriging:transfer", "additive", "competition_noise"))
     return fit(law, design(), settings=Settings(strict=False))
 
 
 def check(fitted: Fit, n_params: float, n_tokens: float) -> None:
     ratios = np.random.default_rng(3).dirichlet(np.full(4, 3.0), 6)
-    at = surface(fitted, n_params, n_tokens)
+    at = fitted.law.surface(fitted, n_params, n_tokens)
     losses, slopes = at(ratios, True)
     np.testing.assert_allclose(losses, fitted.predict(ratios, n_params, n_tokens), rtol=1e-9)
     assert slopes is not None
@@ -60,20 +55,19 @@ def test_what_one_run_had_of_luck_does_not_draw_an_optimum() -> None:
     fitted = fit("kriging", design(budgets=4), settings=Settings(strict=False))
     tried = fitted.mixtures[3]
     near = tried + 1e-4 * np.array([1, -1, 1, -1])
-    both = surface(fitted, 1e7, 1e9)(np.stack([tried, near]), False)[0]
+    both = fitted.law.surface(fitted, 1e7, 1e9)(np.stack([tried, near]), False)[0]
     np.testing.assert_allclose(both[0], both[1], rtol=1e-3)
 
 
 def test_trees_of_a_stack_take_part_in_what_is_reported() -> None:
     pytest.importorskip("lightgbm")
-    law = Stack(members=("transfer",), trees=True, coupled_members=False)
+    law = Stack(members=("transfer", "regmix"))
     fitted = fit(law, design(), settings=Settings(strict=False))
-    assert has_trees(fitted) == ("regmix" in fitted.state["fits"])
+    assert fitted.steps == ("regmix" in fitted.state["fits"])
     ratios = np.random.default_rng(3).dirichlet(np.full(4, 3.0), 6)
-    smooth = surface(fitted, 4e7, 1e9)(ratios, False)[0]
-    np.testing.assert_allclose(
-        with_trees(fitted, smooth, ratios, 4e7, 1e9), fitted.predict(ratios, 4e7, 1e9), rtol=1e-9
-    )
+    smooth = fitted.law.surface(fitted, 4e7, 1e9)(ratios, False)[0]
+    whole = fitted.law.with_steps(fitted, smooth, fitted.scene.inputs(ratios, 4e7, 1e9))
+    np.testing.assert_allclose(whole, fitted.predict(ratios, 4e7, 1e9), rtol=1e-9)
     best = optimum(fitted, 4e7, 1e9)
     np.testing.assert_allclose(best.losses, fitted.predict(best.ratios, 4e7, 1e9)[0], rtol=1e-9)
 
@@ -81,21 +75,3 @@ def test_trees_of_a_stack_take_part_in_what_is_reported() -> None:
 def test_an_optimum_of_a_stack_beats_many_draws(stacked: Fit) -> None:
     draws = np.random.default_rng(0).dirichlet(np.ones(4), 5000)
     assert optimum(stacked, 1e8, 1e9).objective <= stacked.predict(draws, 1e8, 1e9).mean(1).min()
-
-
-@settings(max_examples=25)
-@given(st.integers(0, 10_000), st.integers(2, 20))
-def test_a_convex_function_is_minimised_on_the_bounded_simplex(seed: int, k: int) -> None:
-    rng = np.random.default_rng(seed)
-    centre, weight = rng.dirichlet(np.ones(k)), rng.uniform(0.5, 2, k)
-
-    def objective(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (weight * (h - centre) ** 2).sum(1), 2 * weight * (h - centre)
-
-    low, high = np.zeros(k), np.ones(k)
-    best = search(objective, rng.dirichlet(np.ones(k), 4), low, high)[0]
-    np.testing.assert_allclose(best, centre, atol=2e-3)
-    high[int(centre.argmax())] = 0.5 * centre.max()
-    held = search(objective, rng.dirichlet(np.ones(k), 4), low, high)[0]
-    assert (held <= high + 1e-9).all()
-    assert held[int(centre.argmax())] == pytest.approx(high.min(), abs=2e-3)

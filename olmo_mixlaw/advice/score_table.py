@@ -1,0 +1,126 @@
+"""The scores of a table beside its losses, a column a task, and which tasks say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from olmo_mixlaw.advice.curve import chance_floor
+from olmo_mixlaw.errors import DataError
+from olmo_mixlaw.runs import Design, RunTable
+
+# The metric of a task that counts as its score, and as its loss: the first that it has.
+SCORES = ("accuracy", "acc_per_char", "acc_raw", "exact_match", "acc_per_token", "acc_uncond")
+LOSSES = ("bpb", "bits_per_byte_corr", "answer_bits")
+# A task is at chance where no smaller model is above it by this many standard errors.
+CHANCE_ERRORS = 2.0
+# A score without a number of instances counts as if it had these.
+INSTANCES = 500
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores (R, Q) with standard errors, and task losses (R, Q) or None, in a design's order."""
+
+    design: Design
+    tasks: list[str]
+    floors: np.ndarray
+    score: np.ndarray
+    error: np.ndarray
+    loss: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> ScoreTable:
+        loss = None if self.loss is None else self.loss[rows]
+        return replace(
+            self,
+            design=self.design.take(rows),
+            score=self.score[rows],
+            error=self.error[rows],
+            loss=loss,
+        )
+
+    def of_tasks(self, keep: np.ndarray) -> ScoreTable:
+        tasks = [t for t, k in zip(self.tasks, keep, strict=True) if k]
+        loss = None if self.loss is None else self.loss[:, keep]
+        return replace(
+            self,
+            tasks=tasks,
+            floors=self.floors[keep],
+            score=self.score[:, keep],
+            error=self.error[:, keep],
+            loss=loss,
+        )
+
+    def below(self, route: str) -> Design:
+        """The losses that a route reads: of the domains, or of the tasks."""
+        if route == "domains":
+            return self.design
+        assert self.loss is not None
+        return replace(self.design, targets=list(self.tasks), losses=self.loss)
+
+
+def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTable:
+    frame, design = table.scores, table.design()
+    if frame.empty:
+        raise DataError(f"{table.source}: the table has no scores beside its losses")
+    frame = frame[frame["run_id"].astype(str).isin(design.run_ids)]
+    columns: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    losses = {}
+    for task, rows in frame.groupby("task", sort=False):
+        by_metric = {
+            m: part.assign(run_id=part["run_id"].astype(str)).set_index("run_id")
+            for m, part in rows.groupby("metric")
+        }
+        metric = next((m for m in SCORES if m in by_metric), None)
+        if metric is None:
+            continue
+        part = by_metric[metric].reindex(design.run_ids)
+        value = part["value"].to_numpy(float)
+        if (value < 0).any() or (value > 1).any():
+            raise DataError(
+                f"{table.source} (scores): task {task!r}: {metric} is not within 0 to 1"
+            )
+        columns[str(task)] = value, _binomial_error(value, part["n_instances"].to_numpy(float))
+        own = next((m for m in LOSSES if m in by_metric), None)
+        if own is not None:
+            losses[str(task)] = by_metric[own].reindex(design.run_ids)["value"].to_numpy(float)
+    if not columns:
+        found = ", ".join(sorted(set(frame["metric"].astype(str)))) or "none"
+        raise DataError(
+            f"{table.source} (scores): no task has a metric that is a score "
+            f"({', '.join(SCORES)}; found: {found})"
+        )
+    tasks = list(columns)
+    whole = all(t in losses and (np.nan_to_num(losses[t], nan=1.0) > 0).all() for t in tasks)
+    return ScoreTable(
+        design,
+        tasks,
+        np.array([chance_floor(t, chance) for t in tasks]),
+        np.stack([columns[t][0] for t in tasks], 1),
+        np.stack([columns[t][1] for t in tasks], 1),
+        np.stack([losses[t] for t in tasks], 1) if whole else None,
+    )
+
+
+def _binomial_error(value: np.ndarray, instances: np.ndarray) -> np.ndarray:
+    """sqrt(p (1 - p) / n), with two successes and failures added so that 0 and 1 have one too."""
+    n = np.where(np.isfinite(instances), instances, INSTANCES)
+    p = (value * n + 2) / (n + 4)
+    return np.sqrt(p * (1 - p) / n)
+
+
+def learnt(read: ScoreTable) -> tuple[np.ndarray, dict[str, str]]:
+    """Tasks (Q,) that some smaller model does better than chance, and why the others don't."""
+    n = read.design.n_params
+    small = n < np.nanmax(n) * 0.999 if np.isfinite(n).any() else np.ones(len(n), bool)
+    small = small if small.any() else np.ones(len(n), bool)
+    above = read.score - read.floors > CHANCE_ERRORS * read.error
+    kept = above[small].any(0)
+    dropped = {
+        task: f"no smaller model is above chance ({floor:.3g}) by {CHANCE_ERRORS:g} standard errors"
+        for task, floor, good in zip(read.tasks, read.floors, kept, strict=True)
+        if not good
+    }
+    return kept, dropped
