@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from olmo_mixlaw.datasets.base import Dataset
-from olmo_mixlaw.datasets.pieces import PieceDataset, StitchTable, build_table
+from olmo_mixlaw.datasets.pieces import PieceDataset
+from olmo_mixlaw.datasets.stitching import StitchTable, build_table
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

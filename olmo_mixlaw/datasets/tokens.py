@@ -26,7 +26,7 @@ from olmo_mixlaw.datasets.base import Dataset, TokenSource
 from olmo_mixlaw.datasets.encoder import Encoder
 from olmo_mixlaw.datasets.pieces import PieceDataset
 from olmo_mixlaw.datasets.tokenizer import PROBE, require_round_trip
-from olmo_mixlaw.datasets.uri import is_uri, open_dataset
+from olmo_mixlaw.datasets.uri import dataset_name, is_uri, open_dataset
 from olmo_mixlaw.errors import DataError
 
 if TYPE_CHECKING:
@@ -217,9 +217,8 @@ def _encode_once(
         eos_token_id,
         dtype,
     )
-    name = uri.partition("?")[0].partition(":")[2]
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=12).hexdigest()
-    path = Path(folder) / f"{name}-{digest}.npy"
+    path = Path(folder) / f"{dataset_name(uri)}-{digest}.npy"
     if path.is_file():
         return path
     with _locked(path):

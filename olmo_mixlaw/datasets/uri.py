@@ -8,13 +8,13 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from olmo_mixlaw.datasets.base import Dataset
-from olmo_mixlaw.errors import DataError, MixlawError, unknown_name
+from olmo_mixlaw.errors import DataError, ExtensionError, MixlawError, unknown_name
 from olmo_mixlaw.registry import DATASETS
 
 SCHEME = "mixlaw:"
@@ -25,12 +25,17 @@ def is_uri(text: str) -> bool:
     return text.startswith(SCHEME)
 
 
+def dataset_name(uri: str) -> str:
+    """`biography` for `mixlaw:biography?...`; empty for a path."""
+    return uri.removeprefix(SCHEME).partition("?")[0] if is_uri(uri) else ""
+
+
 def parse(uri: str, where: str = "") -> tuple[str, dict[str, str]]:
     """The name and the parameters of a URI. Raises `DataError` for a malformed one."""
     place = f"{where}: " if where else ""
     if not is_uri(uri):
         raise DataError(f"{place}{uri!r}: a dataset is written {SCHEME}<name>?key=value&...")
-    name, _, query = uri.removeprefix(SCHEME).partition("?")
+    query = uri.partition("?")[2]
     try:
         # A plus sign stands for itself here (c++.txt, 1e+6), not for a space as in a web form.
         pairs = parse_qsl(
@@ -42,7 +47,24 @@ def parse(uri: str, where: str = "") -> tuple[str, dict[str, str]]:
     if len(values) < len(pairs):
         twice = next(key for key in values if [k for k, _ in pairs].count(key) > 1)
         raise DataError(f"{place}{uri!r}: {twice} is given twice")
-    return name, values
+    return dataset_name(uri), values
+
+
+def write(name: str, parameters: Mapping[str, str]) -> str:
+    """The URI that `parse` reads as `name` and `parameters`."""
+    query = urlencode(parameters, safe=":,/", quote_via=quote)
+    return f"{SCHEME}{name}?{query}" if query else SCHEME + name
+
+
+def take(uri: str, key: str, where: str = "") -> tuple[str, str | None]:
+    """The URI without its parameter `key`, letter by letter, and the value that it had.
+
+    The value is None where `key` isn't given. Raises `DataError` for a malformed URI.
+    """
+    value = parse(uri, where)[1].get(key)
+    start, _, query = uri.partition("?")
+    rest = "&".join(pair for pair in query.split("&") if unquote(pair.partition("=")[0]) != key)
+    return (f"{start}?{rest}" if rest else start), value
 
 
 def open_dataset(uri: str, where: str = "") -> Dataset:
@@ -66,9 +88,12 @@ def open_dataset(uri: str, where: str = "") -> Dataset:
         for key, value in values.items()
     }
     try:
-        return factory(**converted)
+        found = factory(**converted)
     except MixlawError as error:
         raise type(error)(f"{place}: {error}") from None
+    if not isinstance(found, Dataset):
+        raise ExtensionError(f"{place}: dataset {name!r} makes {found!r}, which is no Dataset")
+    return found
 
 
 @lru_cache(maxsize=64)

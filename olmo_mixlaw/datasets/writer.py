@@ -30,7 +30,7 @@ from olmo_mixlaw.datasets.counting import tokens_a_document
 from olmo_mixlaw.datasets.encoder import Encoder
 from olmo_mixlaw.datasets.pieces import PieceDataset
 from olmo_mixlaw.datasets.tokenizer import PROBE, require_round_trip
-from olmo_mixlaw.datasets.uri import open_dataset, parse
+from olmo_mixlaw.datasets.uri import dataset_name, open_dataset
 from olmo_mixlaw.errors import DataError
 
 if TYPE_CHECKING:
@@ -197,8 +197,7 @@ def _write_shard(plan: Plan, encoder: Encoder, folder: Path, shard: int) -> tupl
         parts = _stitched(encoder, first, stop)
     else:
         parts = _encoded(encoder, encoder.dataset.documents(first, stop))
-    name = parse(plan.uri)[0]
-    return memmap.write_tokens(_path_in(folder)(shard), parts, name, first)
+    return memmap.write_tokens(_path_in(folder)(shard), parts, dataset_name(plan.uri), first)
 
 
 def _stitched(encoder: Encoder, first: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -229,7 +228,7 @@ def _in_this_process(
             pass
         at = stop
         parts = _encoded(encoder, islice(texts, stop - first))
-        yield memmap.write_tokens(_path_in(folder)(shard), parts, parse(plan.uri)[0], first)
+        yield memmap.write_tokens(_path_in(folder)(shard), parts, dataset_name(plan.uri), first)
 
 
 _encoders: dict[str, tuple[Plan, Encoder, Path]] = {}

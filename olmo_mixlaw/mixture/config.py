@@ -8,49 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
+from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError, unknown_name
-from olmo_mixlaw.mixture.schedule import (
-    Constant,
-    Exponential,
-    Knot,
-    Knotted,
-    Sampled,
-    Schedule,
-    read_steps,
-)
+from olmo_mixlaw.mixture.schedule import Constant, Sampled, Schedule, ScheduleConfig, arguments
+from olmo_mixlaw.registry import SCHEDULES
+from olmo_mixlaw.shipped import find_config
 
 REPETITION = ("repeat", "stop", "refuse")
-
-
-@dataclass
-class KnotConfig:
-    """Ratios by source label, `at` a moment of the run."""
-
-    at: float = 0.0
-    ratios: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class ScheduleConfig:
-    """Ratios that change: `name` says how they go from knot to knot."""
-
-    name: str = "stages"
-    """stages, linear, cosine, exponential, csv, from_law, or one of an installed package."""
-
-    units: str = "fraction"
-    """What `at` counts: `fraction` of the run, `steps` or `tokens`."""
-
-    knots: list[KnotConfig] = field(default_factory=list)
-    file: str | None = None
-    """csv: a file with a column `at` and one of ratios for each source."""
-
-    fit: str | None = None
-    """from_law: a fitted law, as `olmo-mixlaw fit` saves it."""
-
-    options: dict[str, Any] = field(default_factory=dict)
-    """What else the schedule understands (`rate` of an exponential, targets of a law)."""
 
 
 @dataclass
@@ -98,9 +63,6 @@ class MixtureConfig:
 
 def read_mixture(name: str, where: str) -> tuple[MixtureConfig, Path]:
     """The mixture file called `name` and its path; `where` says which file and key asked."""
-    from olmo_mixlaw import schema
-    from olmo_mixlaw.shipped import find_config
-
     path = find_config("configs/mixtures", name, where)
     return schema.load(path, MixtureConfig), path
 
@@ -158,45 +120,16 @@ def build_schedule(
 ) -> Schedule:
     """The schedule that `config` describes, for sources `labels`.
 
-    `n_params` (non-embedding) is the size that `from_law` asks its law about.
+    `n_params` (non-embedding) is the size of the run's model, where it is known.
     Raises `ConfigError` naming file and key.
     """
-    from olmo_mixlaw.registry import SCHEDULES
-
     names = tuple(labels)
     check(config, names, where)
     if config.schedule is None:
         assert config.ratios is not None
         return Constant(names, where, config.ratios)
-    plan = config.schedule
-    place = f"{where}.schedule"
+    plan, place = config.schedule, f"{where}.schedule"
     part = SCHEDULES.get(plan.name, f"{place}.name")
-    if part is Constant:
-        raise ConfigError(f"{place}.name: constant ratios are given as {where}.ratios")
-    if plan.name == "from_law":
-        if plan.fit is None:
-            raise ConfigError(f"{place}.fit: is missing; from_law reads a fitted law")
-        return part(names, place, Path(plan.fit), n_params, plan.options)
-    if not isinstance(part, type):
-        return Sampled(names, place, part, plan.options)
-    knots = [Knot(knot.at, knot.ratios) for knot in plan.knots]
-    if plan.name == "csv":
-        knots = _csv_knots(plan, names, place)
-    assert issubclass(part, Knotted)
-    return part(names, place, knots=knots, units=plan.units, **_options(part, plan.options, place))
-
-
-def _csv_knots(plan: ScheduleConfig, labels: Sequence[str], place: str) -> list[Knot]:
-    if plan.file is None:
-        raise ConfigError(f"{place}.file: is missing; csv reads its ratios from a file")
-    if plan.knots:
-        raise ConfigError(f"{place}.knots: csv reads its ratios from {plan.file}; leave knots out")
-    return read_steps(Path(plan.file), labels, place)
-
-
-def _options(part: type, options: dict[str, Any], place: str) -> dict[str, Any]:
-    known = ["rate"] if issubclass(part, Exponential) else []
-    for key in options:
-        if key not in known:
-            raise unknown_name("option", key, known, f"{place}.options")
-    return options
+    if not hasattr(part, "build"):
+        return Sampled(names, place, part, arguments(part, plan, place))
+    return part.build(plan, names, place, n_params=n_params)

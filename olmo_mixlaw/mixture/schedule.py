@@ -6,11 +6,15 @@ plan then needs one rule only, and a run of 1e12 examples costs no more than one
 
 from __future__ import annotations
 
+import csv
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +22,8 @@ from olmo_mixlaw.errors import ConfigError, unknown_name
 
 SUM_TOLERANCE = 1e-6
 UNITS = ("fraction", "steps", "tokens")
+# Keys of a `schedule` section that a schedule may take besides its `options`.
+KEYS = ("units", "knots", "file", "fit")
 # A cosine in 64 lines is off by at most (pi / 128)^2 / 4 of its range: 0.04 examples in 256.
 CURVE_PIECES = 64
 # How finely a ratio function of an installed package is read.
@@ -105,11 +111,89 @@ def join(borders: Sequence[int], first: np.ndarray, last: np.ndarray, end: int) 
 
 
 @dataclass(frozen=True)
+class Knot:
+    """Ratios by source label, `at` a moment of the run in the units of its schedule."""
+
+    at: float = 0.0
+    ratios: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class ScheduleConfig:
+    """Ratios that change: `name` says how they go from knot to knot."""
+
+    name: str = "stages"
+    """stages, linear, cosine, exponential, csv, from_law, or one of an installed package."""
+
+    units: str = "fraction"
+    """What `at` counts: `fraction` of the run, `steps` or `tokens`."""
+
+    knots: list[Knot] = field(default_factory=list)
+    file: str | None = None
+    """csv: a file with a column `at` and one of ratios for each source."""
+
+    fit: str | None = None
+    """from_law: a fitted law, as `olmo-mixlaw fit` saves it."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """What else the schedule understands (`rate` of an exponential, targets of a law)."""
+
+
+def arguments(
+    part: Callable[..., Any], plan: ScheduleConfig, where: str, **known: Any
+) -> dict[str, Any]:
+    """What `part`, a schedule's class or function, takes of its section after two arguments.
+
+    A parameter gets the `known` value of its name; the others are options. Raises `ConfigError`
+    for a key or an option that `part` doesn't take, and for one that it needs.
+    """
+    rest = list(inspect.signature(part).parameters.values())[2:]
+    named = {p.name: p for p in rest if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    values = {name: known[name] for name in named if name in known}
+    unset = ScheduleConfig()
+    for key in KEYS:
+        if key not in values and getattr(plan, key) != getattr(unset, key):
+            raise ConfigError(f"{where}.{key}: the schedule {plan.name} has no use for it")
+    if "options" not in values:
+        accepted = {name: named[name] for name in named if name not in values}
+        for key, value in plan.options.items():
+            if key in accepted:
+                _require_number(value, accepted[key].default, f"{where}.options.{key}")
+            elif all(p.kind != p.VAR_KEYWORD for p in rest):
+                raise unknown_name("option", key, accepted, f"{where}.options")
+        values |= plan.options
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and values.get(name) is None:
+            key = name if name in known else f"options.{name}"
+            raise ConfigError(f"{where}.{key}: is missing; the schedule {plan.name} needs it")
+    return values
+
+
+def _require_number(value: Any, default: Any, where: str) -> None:
+    if type(default) in (int, float) and not isinstance(value, (int, float)):
+        raise ConfigError(f"{where}: {value!r} is not a number")
+
+
+@dataclass(frozen=True)
 class Schedule(ABC):
-    """Ratios of `labels` over a run. `where` (file and key) goes into errors."""
+    """Ratios of `labels` over a run. `where` (file and key) goes into errors.
+
+    A subclass is a frozen dataclass. Its fields `units`, `knots`, `file`, `fit` and `options`
+    hold these keys of the `schedule` section, `n_params` the size of the run's model
+    (non-embedding parameters, None where unknown); every other field is one of the options.
+    """
 
     labels: tuple[str, ...]
     where: str = "mixture"
+
+    @classmethod
+    def build(
+        cls, plan: ScheduleConfig, labels: Sequence[str], where: str, *, n_params: int | None = None
+    ) -> Schedule:
+        """The schedule of the section `plan`, which is at `where`. Raises `ConfigError`."""
+        known = {key: getattr(plan, key) for key in (*KEYS, "options")}
+        values = arguments(cls, plan, where, **known, n_params=n_params)
+        return cls(tuple(labels), where, **values)
 
     @abstractmethod
     def pieces(self, run: RunLength) -> Pieces:
@@ -122,17 +206,14 @@ class Constant(Schedule):
 
     ratios: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def build(cls, plan: ScheduleConfig, labels: Sequence[str], where: str, **_: Any) -> Schedule:
+        place = where.removesuffix(".schedule")
+        raise ConfigError(f"{where}.name: constant ratios are given as {place}.ratios")
+
     def pieces(self, run: RunLength) -> Pieces:
         row = check_ratios(self.ratios, self.labels, f"{self.where}.ratios")[None]
         return Pieces((0, run.n_examples), row, row)
-
-
-@dataclass(frozen=True)
-class Knot:
-    """Ratios `at` a moment of the run, in the units of its schedule."""
-
-    at: float = 0.0
-    ratios: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,6 +257,18 @@ class Stages(Knotted):
         borders, rows = self.table(run)
         ends = [*borders, max(run.n_examples, borders[-1])]
         return join(ends, rows, rows, run.n_examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Csv(Schedule):
+    """As `Stages`, from a `file` with a column `at` and one of ratios for each source."""
+
+    file: str
+    units: str = "fraction"
+
+    def pieces(self, run: RunLength) -> Pieces:
+        knots = read_steps(Path(self.file), self.labels, self.where)
+        return Stages(self.labels, self.where, knots, self.units).pieces(run)
 
 
 @dataclass(frozen=True)
@@ -237,8 +330,6 @@ def read_steps(path: Path, labels: Sequence[str], where: str) -> list[Knot]:
     Raises `ConfigError` for a missing file or column, and `UnknownNameError` for a column that
     no source has.
     """
-    import csv
-
     if not path.is_file():
         raise ConfigError(f"{where}.file: {path}: no such file")
     with open(path, newline="", encoding="utf-8") as file:
@@ -289,12 +380,14 @@ def check_ratios(ratios: Mapping[str, float], labels: Sequence[str], where: str)
     Raises `UnknownNameError` for a label that no source has and `ConfigError` for a value that
     is negative or no number, or a sum that is off by more than 1e-6.
     """
+    if not isinstance(ratios, Mapping):
+        raise ConfigError(f"{where}: {ratios!r} is no mapping of sources to ratios")
     if not ratios:
         raise ConfigError(f"{where}: is empty; give a ratio to: {', '.join(labels)}")
     for label, ratio in ratios.items():
         if label not in labels:
             raise unknown_name("source", label, labels, where)
-        if not (isinstance(ratio, (int, float)) and math.isfinite(ratio)):
+        if not (isinstance(ratio, Real) and math.isfinite(ratio)):
             raise ConfigError(f"{where}.{label}: {ratio!r} is not a number")
         if ratio < 0:
             raise ConfigError(f"{where}.{label}: {ratio:g} is negative")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from olmo_mixlaw.atomic import write_text
-from olmo_mixlaw.training.loader import Mixture
+from olmo_mixlaw.mixture.opened import Mixture
 
 FILE = "mixture.json"
 

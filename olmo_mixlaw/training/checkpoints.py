@@ -141,10 +141,8 @@ def check_shape(path: Path, config: MixTrainConfig, where: str) -> None:
 def check_mixture(
     path: Path, described: dict[str, Any], config: MixTrainConfig, where: str
 ) -> None:
-    """Refuse to go on with other data than the checkpoint was trained on, unless told to."""
-    if config.mixture is not None and config.mixture.allow_change:
-        return
-    if is_url(path) or not (path / "train.pt").is_file():
+    """Refuse to go on in other data than the checkpoint was trained on."""
+    if not keeps_position(config) or is_url(path) or not (path / "train.pt").is_file():
         return
     state = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
     was = state.get(STATE, {}).get("mixture")

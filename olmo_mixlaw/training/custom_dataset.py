@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import Dataset
 
 from olmo_mixlaw.errors import ConfigError
-from olmo_mixlaw.mixture.config import read_mixture
+from olmo_mixlaw.mixture.config import MixtureConfig
+from olmo_mixlaw.mixture.opened import open_mixture, steps_until_exhausted
 from olmo_mixlaw.mixture.schedule import RunLength
-from olmo_mixlaw.training.sources import open_mixture, steps_until_exhausted
 
 
 class MixtureDataset(Dataset):
@@ -43,22 +43,20 @@ class MixtureDataset(Dataset):
         shuffle_seed: int | None = None,
         memmap_dtype: str = "uint16",
     ) -> None:
-        mixture_config, path = read_mixture(config, "data.custom_dataset.args.config")
-        if not mixture_config.sources:
-            raise ConfigError(f"{path}: sources: is missing; a whole mixture names its sources")
         run = RunLength(n_steps, global_train_batch_size, sequence_length)
         self.mixture = open_mixture(
-            mixture_config,
-            mixture_config.sources,
+            MixtureConfig(file=config),
+            {},
             run,
             tokenizer=tokenizer,
             vocab_size=vocab_size,
             eos_token_id=eos_token_id,
             seed=seed,
             memmap_dtype=memmap_dtype,
-            where=str(path),
+            where="data.custom_dataset.args",
         )
-        if steps_until_exhausted(self.mixture, mixture_config, run, str(path)) < n_steps:
+        path = self.mixture.where
+        if steps_until_exhausted(self.mixture, run) < n_steps:
             raise ConfigError(f"{path}: repetition: a custom dataset can't stop a run; say refuse")
         if shuffle_seed is None and not self.mixture.plan.pieces.is_constant:
             raise ConfigError(

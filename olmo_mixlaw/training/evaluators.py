@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from olmo_mixlaw.datasets import load_tokenizer, open_dataset
 from olmo_mixlaw.datasets.base import Dataset, Question
+from olmo_mixlaw.datasets.uri import is_uri
 from olmo_mixlaw.errors import ConfigError, DataError, unknown_name
 from olmo_mixlaw.training.config import OLMO_EVALUATORS, MixEvaluatorConfig, MixTrainConfig
 from olmo_mixlaw.training.config import sources as source_uris
@@ -182,11 +183,7 @@ def _datasets(
             name: open_dataset(uri, f"{where}.datasets.{name}")
             for name, uri in item.datasets.items()
         }
-    uris = {
-        label: group[0]
-        for label, group in source_uris(config).items()
-        if group[0].startswith("mixlaw:")
-    }
+    uris = {label: group[0] for label, group in source_uris(config).items() if is_uri(group[0])}
     if not uris:
         raise ConfigError(f"{where}.datasets: is missing; no source of the run is a dataset")
     return {label: open_dataset(uri, where) for label, uri in uris.items()}

@@ -10,12 +10,12 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode
 
+from olmo_mixlaw.datasets.uri import SCHEME, dataset_name, is_uri, parse, take
 from olmo_mixlaw.errors import ConfigError
 
-PREFIX = "mixlaw:"
-WHOLE_MIXTURE = "mixlaw:mixture"
+# In the place of a dataset's name: a mixture file, which names its own sources.
+MIXTURE = "mixture"
 WRAPPED = "_olmo_mixlaw"
 
 
@@ -48,39 +48,22 @@ def names_us(data: Any) -> bool:
     uris = list(data.paths or [])
     for group in (data.datasets or {}).values():
         uris += group
-    return any(str(uri).startswith(PREFIX) for uri in uris)
+    return any(is_uri(str(uri)) for uri in uris)
 
 
 def build_for_olmo(config: Any, *, world_size: int | None = None, rank: int | None = None) -> Any:
     """The loader of a plain OLMo `TrainConfig` whose data names our URIs. Raises `MixlawError`."""
-    from olmo.torch_util import barrier, get_global_rank
-
+    from olmo_mixlaw.mixture.opened import steps_until_exhausted
     from olmo_mixlaw.mixture.schedule import RunLength
     from olmo_mixlaw.training.config import max_steps, sources
     from olmo_mixlaw.training.loader import build_loader
-    from olmo_mixlaw.training.sources import open_mixture, refuse_unsupported, steps_until_exhausted
+    from olmo_mixlaw.training.sources import open_for
 
     where = config.run_name or "config"
-    refuse_unsupported(config.data, where)
     n_steps = max_steps(config, where)
     run = RunLength(n_steps, config.global_train_batch_size, config.model.max_sequence_length)
-    mixture_config, uris = mixture_of(sources(config), where)
-    if get_global_rank() != 0:
-        barrier()  # the first process writes the caches, the others read them
-    mixture = open_mixture(
-        mixture_config,
-        uris,
-        run,
-        tokenizer=config.tokenizer.identifier,
-        vocab_size=config.model.vocab_size,
-        eos_token_id=config.model.eos_token_id,
-        seed=config.seed if config.data.seed is None else config.data.seed,
-        memmap_dtype=config.data.memmap_dtype,
-        where=where,
-    )
-    if get_global_rank() == 0:
-        barrier()
-    allowed = steps_until_exhausted(mixture, mixture_config, run, where)
+    mixture = open_for(config, *mixture_of(sources(config), where), run, where)
+    allowed = steps_until_exhausted(mixture, run)
     if allowed < n_steps:
         raise ConfigError(
             f"{where}: max_duration: the sources end at step {allowed} of {n_steps} "
@@ -95,21 +78,18 @@ def mixture_of(uris: Mapping[str, Sequence[str]], where: str) -> tuple[Any, dict
     Either one URI `mixlaw:mixture?config=FILE` stands for everything, or every source says its
     share in its first URI (`mixlaw:biography?n=64&ratio=0.3`); a single source needs none.
     """
-    from olmo_mixlaw.mixture.config import MixtureConfig, read_mixture
+    from olmo_mixlaw.mixture.config import MixtureConfig
 
     everything = [uri for group in uris.values() for uri in group]
-    if any(_name(uri) == WHOLE_MIXTURE for uri in everything):
+    if any(dataset_name(uri) == MIXTURE for uri in everything):
         if len(everything) != 1:
-            raise ConfigError(f"{where}: data: {WHOLE_MIXTURE} must be the only URI")
-        query = dict(parse_qsl(everything[0].partition("?")[2]))
-        if set(query) != {"config"}:
+            raise ConfigError(f"{where}: data: {SCHEME}{MIXTURE} must be the only URI")
+        _, values = parse(everything[0], f"{where}: data")
+        if set(values) != {"config"}:
             raise ConfigError(
-                f"{where}: data: {everything[0]}: expected {WHOLE_MIXTURE}?config=FILE"
+                f"{where}: data: {everything[0]}: expected {SCHEME}{MIXTURE}?config=FILE"
             )
-        config, path = read_mixture(unquote(query["config"]), f"{where}: data")
-        if not config.sources:
-            raise ConfigError(f"{path}: sources: is missing; a whole mixture names its sources")
-        return config, {label: list(group) for label, group in config.sources.items()}
+        return MixtureConfig(file=values["config"]), {}
     ratios, stripped = {}, {}
     for label, group in uris.items():
         first, ratio = _without_ratio(group[0], f"{where}: data.datasets.{label}")
@@ -122,26 +102,16 @@ def mixture_of(uris: Mapping[str, Sequence[str]], where: str) -> tuple[Any, dict
     if missing:
         raise ConfigError(
             f"{where}: data.datasets.{missing[0]}: says no share of the mixture; add ratio=0.3 to "
-            "its URI (mixlaw:text?path=...&ratio=0.3), or name one mixlaw:mixture?config=FILE"
+            f"its URI ({SCHEME}text?path=...&ratio=0.3), or name one {SCHEME}{MIXTURE}?config=FILE"
         )
     return MixtureConfig(ratios=ratios), stripped
 
 
-def _name(uri: str) -> str:
-    return uri.partition("?")[0]
-
-
 def _without_ratio(uri: str, where: str) -> tuple[str, float | None]:
-    if not uri.startswith(PREFIX):
+    if not is_uri(uri):
         return uri, None
-    name, _, query = uri.partition("?")
-    pairs = parse_qsl(query, keep_blank_values=True)
-    ratios = [value for key, value in pairs if key == "ratio"]
-    if not ratios:
-        return uri, None
+    rest, ratio = take(uri, "ratio", where)
     try:
-        ratio = float(ratios[0])
+        return rest, None if ratio is None else float(ratio)
     except ValueError:
-        raise ConfigError(f"{where}: ratio: {ratios[0]!r} is not a number") from None
-    rest = urlencode([pair for pair in pairs if pair[0] != "ratio"], safe=":,/")
-    return (f"{name}?{rest}" if rest else name), ratio
+        raise ConfigError(f"{where}: ratio: {ratio!r} is not a number") from None

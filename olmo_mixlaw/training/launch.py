@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,19 @@ from olmo.optim import build_optimizer
 from olmo.torch_util import barrier, get_global_rank, get_world_size, seed_all
 from torch.utils.data import DataLoader
 
+from olmo_mixlaw.datasets.uri import is_uri
 from olmo_mixlaw.errors import ConfigError, MixlawError
+from olmo_mixlaw.mixture.opened import Mixture, description, steps_until_exhausted
 from olmo_mixlaw.mixture.schedule import RunLength
 from olmo_mixlaw.training import accounting, checkpoints, process
 from olmo_mixlaw.training.config import MixTrainConfig, check, load, max_steps
 from olmo_mixlaw.training.config import sources as source_uris
 from olmo_mixlaw.training.evaluators import build_evaluators, check_evaluators
-from olmo_mixlaw.training.loader import Mixture, build_loader
-from olmo_mixlaw.training.model import build_distributed, build_model, count_params, n_params
+from olmo_mixlaw.training.loader import build_loader
+from olmo_mixlaw.training.model import build_distributed, build_model, n_params
 from olmo_mixlaw.training.records import Record
 from olmo_mixlaw.training.schedulers import build_scheduler, check_scheduler
-from olmo_mixlaw.training.sources import (
-    description,
-    open_mixture,
-    refuse_unsupported,
-    sources_of,
-    steps_until_exhausted,
-)
+from olmo_mixlaw.training.sources import open_for
 from olmo_mixlaw.training.tally import Tally
 from olmo_mixlaw.training.trainer import MixTrainer, StoppedError
 
@@ -78,9 +75,9 @@ def _train(config: MixTrainConfig, where: str, device: torch.device) -> Path:
     mixture = _open(config, run, where)
     described = {}
     if mixture is not None:
-        n_steps = steps_until_exhausted(mixture, config.mixture, run, where)
-        described = description(mixture, config.mixture)
-        if load_path is not None and checkpoints.keeps_position(config):
+        n_steps = steps_until_exhausted(mixture, run)
+        described = description(mixture)
+        if load_path is not None and not mixture.config.allow_change:
             checkpoints.check_mixture(load_path, described, config, where)
     folder = Path(config.save_folder)
     config.stop_at = min(config.stop_at or n_steps, n_steps)
@@ -159,30 +156,20 @@ def _fill_in(config: MixTrainConfig, n_steps: int, device: torch.device) -> None
 
 
 def _open(config: MixTrainConfig, run: RunLength, where: str) -> Mixture | None:
-    """The mixture of the run; None where plain memmaps are to be read as OLMo reads them."""
-    uris = sources_of(config.mixture, source_uris(config), where)
-    plain = not any(uri.startswith("mixlaw:") for group in uris.values() for uri in group)
-    if config.mixture is None and plain and uris:
+    """The mixture of the run; None where plain memmaps are to be read as OLMo reads them.
+
+    What a mixture file says is filled in, so that `config` names the sources that were read.
+    """
+    uris = source_uris(config)
+    given = [uri for group in uris.values() for uri in group]
+    if config.mixture is None and given and not any(map(is_uri, given)):
         return None
-    refuse_unsupported(config.data, where)
-    if get_global_rank() != 0:
-        barrier()  # the first process writes tokenizer and caches, the others read them
-    law_asks = config.mixture is not None and (config.mixture.schedule or config.mixture.file)
-    mixture = open_mixture(
-        config.mixture,
-        uris,
-        run,
-        tokenizer=config.tokenizer.identifier,
-        vocab_size=config.model.vocab_size,
-        eos_token_id=config.model.eos_token_id,
-        seed=config.seed if config.data.seed is None else config.data.seed,
-        memmap_dtype=config.data.memmap_dtype,
-        where=where,
-        n_params=count_params(config) if law_asks else None,
-        train_vocab_size=config.tokenizer.train_vocab_size,
-    )
-    if get_global_rank() == 0:
-        barrier()
+    size = config.tokenizer.train_vocab_size
+    mixture = open_for(config, config.mixture, uris, run, where, train_vocab_size=size)
+    if mixture.config.sources:
+        config.data.datasets = mixture.config.sources
+    if config.mixture is not None:
+        config.mixture = replace(mixture.config, sources=None)
     return mixture
 
 

@@ -7,8 +7,7 @@ any number of processes and data workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,27 +17,7 @@ from olmo.data import IterableDataset
 from olmo.torch_util import get_fs_local_rank, get_global_rank, get_world_size
 from torch.utils.data import DataLoader, get_worker_info
 
-from olmo_mixlaw.datasets.base import TokenSource
-from olmo_mixlaw.mixture.plan import Plan
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """What a run draws from: `sources` (K) under `labels` (K), in the order of `plan`."""
-
-    labels: tuple[str, ...]
-    uris: tuple[tuple[str, ...], ...]
-    sources: tuple[TokenSource, ...]
-    plan: Plan
-
-    def sequences(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids (n, sequence_length) of `examples` (n,), and their sources (n,)."""
-        sources, indices = self.plan.locate(examples)
-        rows = [
-            self.sources[k].sequence(i)
-            for k, i in zip(sources.tolist(), indices.tolist(), strict=True)
-        ]
-        return np.stack(rows).astype(np.int64, copy=False), sources
+from olmo_mixlaw.mixture.opened import Mixture
 
 
 class MixtureBatches(IterableDataset):
@@ -123,7 +102,3 @@ def build_loader(
             "timeout": data.timeout,
         }
     return DataLoader(batches, batch_size=None, pin_memory=data.pin_memory, **workers)
-
-
-def source_sizes(sources: Sequence[TokenSource]) -> tuple[int | None, ...]:
-    return tuple(source.n_sequences for source in sources)

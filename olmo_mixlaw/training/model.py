@@ -7,7 +7,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from olmo.config import ActivationCheckpointingStrategy, DDPGradSyncMode, DistributedStrategy
+from olmo.config import (
+    ActivationCheckpointingStrategy,
+    DDPGradSyncMode,
+    DistributedStrategy,
+    TrainConfig,
+)
 from olmo.model import OLMo
 from olmo.torch_util import get_local_rank, get_local_world_size, get_world_size
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
@@ -124,7 +129,7 @@ def n_params(model: OLMo) -> int:
     return model.num_params(include_embedding=False)
 
 
-def count_params(config: MixTrainConfig) -> int:
+def count_params(config: TrainConfig) -> int:
     """Non-embedding parameters of the model of `config`, counted without making its weights."""
     model = copy.deepcopy(config.model)
     model.init_device = "meta"

@@ -21,6 +21,7 @@ LR_SCHEDULES = Registry(
         "wsd": "olmo_mixlaw.training.schedulers:wsd",
         "ladder": "olmo_mixlaw.training.schedulers:ladder",
     },
+    functions=True,
 )
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from olmo_mixlaw.mixture.opened import Mixture
 from olmo_mixlaw.models.olmo import LOAD_METRICS, moe_layers, moe_metrics
-from olmo_mixlaw.training.loader import Mixture
 
 
 class Tally:

@@ -23,9 +23,9 @@ from olmo.torch_util import get_global_rank, get_world_size
 from olmo.train import Trainer
 
 from olmo_mixlaw.errors import CheckpointError, MixlawError
+from olmo_mixlaw.mixture.opened import Mixture
 from olmo_mixlaw.models.olmo import moe_layers
 from olmo_mixlaw.training.config import MixTrainConfig
-from olmo_mixlaw.training.loader import Mixture
 from olmo_mixlaw.training.records import Record
 from olmo_mixlaw.training.tally import Tally
 

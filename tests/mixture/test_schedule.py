@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 
 from olmo_mixlaw.errors import ConfigError, UnknownNameError
-from olmo_mixlaw.mixture.config import (
-    KnotConfig,
-    MixtureConfig,
-    ScheduleConfig,
-    build_schedule,
-    resolve,
-)
-from olmo_mixlaw.mixture.schedule import Pieces, RunLength
-from olmo_mixlaw.registry import SCHEDULES
+from olmo_mixlaw.mixture.config import MixtureConfig, build_schedule, resolve
+from olmo_mixlaw.mixture.schedule import Knot, Pieces, RunLength, ScheduleConfig
 
 LABELS = ("bio", "web")
 RUN = RunLength(n_steps=1000, batch_size=16, sequence_length=128)
-RISING = [KnotConfig(0, {"bio": 0.1, "web": 0.9}), KnotConfig(0.5, {"bio": 0.5, "web": 0.5})]
+RISING = [Knot(0, {"bio": 0.1, "web": 0.9}), Knot(0.5, {"bio": 0.5, "web": 0.5})]
 
 
 def pieces(run: RunLength = RUN, **schedule: object) -> Pieces:
@@ -63,7 +56,7 @@ def test_exponential_follows_its_rate(rate: float) -> None:
     ("units", "at"), [("fraction", 0.5), ("steps", 500), ("tokens", 500 * 16 * 128)]
 )
 def test_knots_mean_the_same_in_every_unit(units: str, at: float) -> None:
-    knots = [RISING[0], KnotConfig(at, RISING[1].ratios)]
+    knots = [RISING[0], Knot(at, RISING[1].ratios)]
     assert pieces(name="stages", units=units, knots=knots).borders == (0, 8000, 16000)
 
 
@@ -73,15 +66,6 @@ def test_a_step_function_is_read_from_csv(tmp_path: Path) -> None:
     found = pieces(name="csv", units="steps", file=str(path))
     assert found.borders == (0, 1600, 14400, 16000)
     assert found.first[:, 0].tolist() == [0.1, 0.5, 1.0]
-
-
-def test_a_function_of_a_package_is_a_schedule() -> None:
-    def ramp(fraction: float, labels: list[str], top: float) -> dict[str, float]:
-        return {"bio": top * fraction, "web": 1 - top * fraction}
-
-    SCHEDULES.add("ramp_for_test", ramp)
-    found = pieces(name="ramp_for_test", options={"top": 0.5})
-    assert bio(found, 0.5) == pytest.approx(0.25, abs=1e-6)
 
 
 def test_a_law_gives_the_ratios_of_its_optimum(tmp_path: Path) -> None:
@@ -96,6 +80,24 @@ def test_a_law_gives_the_ratios_of_its_optimum(tmp_path: Path) -> None:
     assert found.first[0].tolist() == pytest.approx([best["bio"], best["web"]])
     with pytest.raises(ConfigError, match="has no source 'web'"):
         build_schedule(config, ("bio", "code"), "f.yaml: mixture").pieces(run)
+
+
+def test_a_law_keeps_the_limits_and_names_the_section_in_its_refusals(tmp_path: Path) -> None:
+    path, run = _fitted(tmp_path)
+
+    def found(**options: object) -> Pieces:
+        plan = ScheduleConfig(name="from_law", fit=str(path), options=options)
+        config = MixtureConfig(schedule=plan)
+        return build_schedule(config, LABELS, "f.yaml: mixture", n_params=98_000).pieces(run)
+
+    assert found(upper={"bio": 0.2}).first[0, 0] <= 0.2 + 1e-6
+    assert (
+        found(available_tokens={"web": 2e5}, max_epochs=2).first[0, 1] <= 4e5 / run.n_tokens + 1e-6
+    )
+    for options in ({"lower": {"bios": 0.1}}, {"lower": 0.9}):
+        with pytest.raises(ConfigError) as error:
+            found(**options)
+        assert str(error.value).startswith("f.yaml: mixture.schedule: ")
 
 
 def _fitted(folder: Path) -> tuple[Path, RunLength]:
@@ -130,12 +132,12 @@ def _fitted(folder: Path) -> tuple[Path, RunLength]:
 BAD = [
     ({"knots": []}, "knots: is empty"),
     ({"knots": [RISING[1]]}, "the first must be at 0"),
-    ({"knots": [*RISING, KnotConfig(0.5, {"web": 1.0})]}, "knots must be in rising order"),
-    ({"knots": [RISING[0], KnotConfig(2, {"web": 1.0})]}, "beyond 1, the end of the run"),
-    ({"knots": [KnotConfig(0, {"bio": 0.5, "web": 0.4})]}, "knots.0.ratios: the ratios sum to 0.9"),
-    ({"knots": [KnotConfig(0, {"bio": -0.5, "web": 1.5})]}, "bio: -0.5 is negative"),
-    ({"knots": [KnotConfig(0, {"bio": float("nan"), "web": 1})]}, "bio: nan is not a number"),
-    ({"knots": [KnotConfig(0, {"bios": 1.0})]}, "unknown source 'bios'; did you mean 'bio'?"),
+    ({"knots": [*RISING, Knot(0.5, {"web": 1.0})]}, "knots must be in rising order"),
+    ({"knots": [RISING[0], Knot(2, {"web": 1.0})]}, "beyond 1, the end of the run"),
+    ({"knots": [Knot(0, {"bio": 0.5, "web": 0.4})]}, "knots.0.ratios: the ratios sum to 0.9"),
+    ({"knots": [Knot(0, {"bio": -0.5, "web": 1.5})]}, "bio: -0.5 is negative"),
+    ({"knots": [Knot(0, {"bio": float("nan"), "web": 1})]}, "bio: nan is not a number"),
+    ({"knots": [Knot(0, {"bios": 1.0})]}, "unknown source 'bios'; did you mean 'bio'?"),
     ({"knots": RISING, "units": "epochs"}, "unknown unit 'epochs'"),
     ({"name": "linaer", "knots": RISING}, "unknown schedule 'linaer'; did you mean 'linear'?"),
     ({"name": "linear", "knots": RISING, "options": {"rate": 1}}, "unknown option 'rate'"),

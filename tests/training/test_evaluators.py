@@ -79,6 +79,24 @@ def test_heldout_loss_and_recall_are_those_of_a_plain_forward_pass(write: Write)
     assert 0 <= found[12, "eval/recall/people/exact_match"] <= 1
 
 
+def test_sources_that_a_mixture_file_names_are_evaluated_as_those_in_the_training_file(
+    write: Write, tmp_path: Path
+) -> None:
+    import yaml
+
+    mixture = tmp_path / "m.yaml"
+    mixture.write_text(yaml.safe_dump({"sources": {"people": [BIO]}, "ratios": {"people": 1.0}}))
+    evaluators = [{"label": "heldout", "type": "heldout", "n_items": 4}]
+    here = {"data": {"datasets": {"people": [BIO]}}, "mixture": {"ratios": {"people": 1.0}}}
+    there = {"data": {}, "mixture": {"file": str(mixture)}}
+    found = [
+        evals(train(write(name, evaluators=evaluators, max_duration=2, **where)).parent)
+        for name, where in (("here", here), ("there", there))
+    ]
+    assert list(found[0]) == [(2, "eval/heldout/people/CrossEntropyLoss")]
+    assert found[0] == found[1]
+
+
 def test_evaluations_are_the_same_after_a_stop(write: Write) -> None:
     whole = train(with_evaluators(write, "whole")).parent
     config = with_evaluators(write, "parts")

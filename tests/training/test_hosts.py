@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,6 +19,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("olmo")
 
@@ -24,11 +28,16 @@ from olmo.config import TrainConfig
 from olmo.data import IterableDataset
 from olmo.train import Trainer
 
+from olmo_mixlaw.datasets.uri import parse
+from olmo_mixlaw.datasets.uri import write as write_uri
 from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.mixture.schedule import Constant, Pieces, RunLength, Schedule
+from olmo_mixlaw.registry import SCHEDULES
 from olmo_mixlaw.training.custom_dataset import MixtureDataset
 from olmo_mixlaw.training.hook import build_for_olmo, mixture_of, wrap_olmo_data
 from olmo_mixlaw.training.launch import train
 from olmo_mixlaw.training.loader import MixtureBatches
+from olmo_mixlaw.training.model import count_params
 
 Write = Callable[..., Path]
 
@@ -87,18 +96,27 @@ def test_uris_say_their_ratios_or_name_one_mixture_file(tmp_path: Path) -> None:
     assert stripped == {"a": ["mixlaw:biography?n=4&pools=major:5"], "b": ["mixlaw:text"]}
     assert mixture_of({"a": ["mixlaw:text"]}, "run") == (None, {"a": ["mixlaw:text"]})
     path = tmp_path / "m.yaml"
-    path.write_text("sources: {a: [x.npy]}\nratios: {a: 1.0}\n")
     config, stripped = mixture_of({"data": [f"mixlaw:mixture?config={path}"]}, "run")
-    assert stripped == {"a": ["x.npy"]}
+    assert (config.file, stripped) == (str(path), {})
     with pytest.raises(ConfigError, match=r"data.datasets.b: says no share of the mixture"):
         mixture_of({"a": ["mixlaw:text?ratio=0.5"], "b": ["b.npy"]}, "run")
     with pytest.raises(ConfigError, match="must be the only URI"):
         mixture_of({"data": [f"mixlaw:mixture?config={path}", "b.npy"]}, "run")
     with pytest.raises(ConfigError, match=r"ratio: 'x' is not a number"):
         mixture_of({"a": ["mixlaw:text?ratio=x"]}, "run")
-    path.write_text("ratios: {a: 1.0}\n")
-    with pytest.raises(ConfigError, match="sources: is missing"):
-        mixture_of({"data": [f"mixlaw:mixture?config={path}"]}, "run")
+    with pytest.raises(ConfigError, match=r"expected mixlaw:mixture\?config=FILE"):
+        mixture_of({"data": [f"mixlaw:mixture?confg={path}"]}, "run")
+
+
+@given(name=st.text(st.one_of(st.sampled_from(" +%&=?#é"), st.characters(codec="utf-8"))))
+def test_a_path_of_any_letters_is_read_once_and_stays_itself(name: str) -> None:
+    values = {"path": f"/x/{name}.txt", "ratio": ".5"}
+    uris = {"a": [write_uri("text", values)], "b": ["mixlaw:slope?ratio=.5"]}
+    config, stripped = mixture_of(uris, "run")
+    assert config.ratios == {"a": 0.5, "b": 0.5}
+    assert parse(stripped["a"][0]) == ("text", {"path": f"/x/{name}.txt"})
+    config, _ = mixture_of({"data": [write_uri("mixture", {"config": f"/x/{name}"})]}, "run")
+    assert config.file == f"/x/{name}"
 
 
 def plain_olmo(write: Write, tmp_path: Path, **changes: Any) -> tuple[dict[str, Any], Path]:
@@ -159,6 +177,36 @@ def test_a_custom_dataset_that_is_shuffled_takes_no_schedule(write: Write, tmp_p
             n_steps=12,
             global_train_batch_size=8,
         )
+
+
+@dataclass(frozen=True)
+class BySize(Schedule):
+    """A package's schedule that asks for the size of the model."""
+
+    n_params: int | None = None
+
+    def pieces(self, run: RunLength) -> Pieces:
+        assert self.n_params is not None
+        share = 1 / self.n_params
+        return Constant(self.labels, ratios={"low": share, "high": 1 - share}).pieces(run)
+
+
+def test_a_schedule_learns_the_size_of_the_model_from_either_script(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SCHEDULES, "_local", {"by_size": BySize})
+    values, mixture = plain_olmo(write, tmp_path)
+    section = yaml.safe_load(mixture.read_text())
+    mixture.write_text(yaml.safe_dump({**section, "schedule": {"name": "by_size"}}))
+    config = TrainConfig.new(**values)
+    state = torch.get_rng_state()
+    size = count_params(config)
+    assert torch.equal(torch.get_rng_state(), state)
+    loader = build_for_olmo(config, world_size=1, rank=0)
+    assert loader.dataset.mixture.plan.pieces.first[0, 1] == pytest.approx(1 / size)
+    final = train(write(data={}, mixture={"file": str(mixture)}, max_duration=1))
+    record = json.loads((final.parent / "mixture.json").read_text())
+    assert record["sources"]["low"]["asked_ratio"] == pytest.approx(1 / size)
 
 
 def free_port() -> int:

@@ -163,7 +163,13 @@ def test_a_whole_mixture_in_a_file_brings_its_sources(write: Write, tmp_path: Pa
     data = load(write()).data.datasets
     mixture = tmp_path / "whole.yaml"
     mixture.write_text(yaml.safe_dump({"sources": data, "ratios": RATIOS}))
-    assert train(write(data={}, mixture={"file": str(mixture)}, max_duration=2)).is_dir()
+    final = train(write(data={}, mixture={"file": str(mixture)}, max_duration=2))
+    # The configuration that is kept says what was read, whatever becomes of the file.
+    for kept in (final, final.parent):
+        said = yaml.safe_load((kept / "config.yaml").read_text())
+        assert said["data"]["datasets"] == data
+    assert said["mixture"]["ratios"] == RATIOS
+    assert said["mixture"]["file"] is said["mixture"]["sources"] is None
     with pytest.raises(MixlawError, match="names some too, in data; keep one of the two"):
         train(write("both", mixture={"file": str(mixture)}))
 

@@ -13,9 +13,10 @@ pytest.importorskip("olmo")
 
 from olmo_mixlaw.errors import CheckpointError
 from olmo_mixlaw.mixture import Plan, RunLength
+from olmo_mixlaw.mixture.opened import Mixture
 from olmo_mixlaw.mixture.schedule import Constant
 from olmo_mixlaw.training.launch import train
-from olmo_mixlaw.training.loader import Mixture, MixtureBatches
+from olmo_mixlaw.training.loader import MixtureBatches
 
 Write = Callable[..., Path]
 
@@ -187,6 +188,22 @@ def test_a_changed_mixture_is_accepted_when_told_so(write: Write) -> None:
     train(write(), ["stop_at=4"])
     mixture = {"ratios": {"low": 0.4, "high": 0.6}, "block_size": 32, "allow_change": True}
     assert train(write(mixture=mixture)).name == "step12-unsharded"
+
+
+def test_a_mixture_file_is_compared_and_may_allow_a_change(write: Write, tmp_path: Path) -> None:
+    """What it says counts as if it stood in the training file."""
+    import yaml
+
+    path = tmp_path / "m.yaml"
+    stages = {"name": "stages", "knots": [{"at": 0, "ratios": {"low": 0.3, "high": 0.7}}]}
+    path.write_text(yaml.safe_dump({"schedule": stages}))
+    train(write(mixture={"file": str(path)}), ["stop_at=4"])
+    linear = {**stages, "name": "linear"}
+    path.write_text(yaml.safe_dump({"schedule": linear}))
+    with pytest.raises(CheckpointError, match=r"schedule\.name was stages, is linear"):
+        train(write(mixture={"file": str(path)}))
+    path.write_text(yaml.safe_dump({"schedule": linear, "allow_change": True}))
+    assert train(write(mixture={"file": str(path)})).name == "step12-unsharded"
 
 
 def test_another_run_in_the_folder_is_neither_mixed_up_nor_lost(write: Write) -> None:

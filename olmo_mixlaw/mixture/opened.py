@@ -1,0 +1,216 @@
+"""The sources of a run, opened and mixed as its `mixture` section says, for any trainer.
+
+Everything that a user can get wrong about data is found here, before a model is built. Nothing
+here knows a trainer: what it needs of a model is its vocabulary and its sequence length.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from olmo_mixlaw.datasets import load_tokenizer, open_dataset, open_tokens, train_tokenizer
+from olmo_mixlaw.datasets.base import TokenSource
+from olmo_mixlaw.datasets.draws import key_of
+from olmo_mixlaw.datasets.tokenizer import first_characters
+from olmo_mixlaw.datasets.uri import is_uri
+from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.mixture.config import MixtureConfig, build_schedule, resolve
+from olmo_mixlaw.mixture.plan import Plan
+from olmo_mixlaw.mixture.schedule import RunLength
+
+log = logging.getLogger(__name__)
+
+TOKENIZER_CHARACTERS = 2_000_000
+_DESCRIBED_PIECES = 64
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a run draws from: `sources` (K) under `labels` (K), in the order of `plan`.
+
+    `config` is the section that it was opened from, whole; `where` (file and key) is its place.
+    """
+
+    labels: tuple[str, ...]
+    uris: tuple[tuple[str, ...], ...]
+    sources: tuple[TokenSource, ...]
+    plan: Plan
+    config: MixtureConfig = field(default_factory=MixtureConfig)
+    where: str = "mixture"
+
+    def sequences(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids (n, sequence_length) of `examples` (n,), and their sources (n,)."""
+        sources, indices = self.plan.locate(examples)
+        rows = [
+            self.sources[k].sequence(i)
+            for k, i in zip(sources.tolist(), indices.tolist(), strict=True)
+        ]
+        return np.stack(rows).astype(np.int64, copy=False), sources
+
+
+class Unused:
+    """Stands for a source whose ratio is 0 throughout: it is never opened."""
+
+    n_sequences: int | None = None
+    made_from: tuple[str, ...] = ()
+
+    def sequence(self, index: int) -> np.ndarray:
+        raise AssertionError("a source of ratio 0 was asked for a sequence")
+
+
+def open_mixture(
+    config: MixtureConfig | None,
+    uris: Mapping[str, Sequence[str]],
+    run: RunLength,
+    *,
+    tokenizer: str,
+    vocab_size: int,
+    eos_token_id: int,
+    seed: int,
+    memmap_dtype: str = "uint16",
+    where: str = "",
+    n_params: int | None = None,
+    train_vocab_size: int | None = None,
+) -> Mixture:
+    """The sources `uris` by label, or those that `config` names, mixed over a run as it says.
+
+    `where` is the file that goes into every error; `n_params` (non-embedding) is what a law is
+    asked for. With `train_vocab_size`, a `tokenizer` that doesn't exist is trained on the sources
+    first. Raises `ConfigError` and `DataError`.
+    """
+    file = where or "config"
+    place, sources_at = f"{file}: mixture", f"{file}: data.datasets"
+    if config is not None:
+        config, place = resolve(config, place)
+        if config.sources and uris:
+            raise ConfigError(
+                f"{place}.sources: {file} names some too, in data; keep one of the two"
+            )
+        if config.sources:
+            uris, sources_at = config.sources, f"{place}.sources"
+    if not uris:
+        raise ConfigError(
+            f"{file}: data: names no source, and {place}.sources is missing; "
+            "give one of the two as {label: [uri]}"
+        )
+    labels = tuple(sorted(uris))
+    if config is None:
+        if len(labels) > 1:
+            raise ConfigError(f"{place}: is missing; say in what ratios to mix {', '.join(labels)}")
+        config = MixtureConfig(ratios={labels[0]: 1.0})
+    seed = seed if config.seed is None else config.seed
+    pieces = build_schedule(config, labels, place, n_params=n_params).pieces(run)
+    if train_vocab_size is not None:
+        make_tokenizer(tokenizer, train_vocab_size, uris, sources_at)
+    vocabulary = load_tokenizer(tokenizer, where=f"{file}: tokenizer.identifier")
+    if vocabulary.get_vocab_size() > vocab_size:
+        raise ConfigError(
+            f"{file}: model.vocab_size: {vocab_size} is below the "
+            f"{vocabulary.get_vocab_size()} entries of {tokenizer}"
+        )
+    sources: list[TokenSource] = []
+    for k, label in enumerate(labels):
+        if not (pieces.first[:, k].any() or pieces.last[:, k].any()):
+            sources.append(Unused())
+            continue
+        tokens = open_tokens(
+            uris[label],
+            tokenizer=vocabulary,
+            sequence_length=run.sequence_length,
+            eos_token_id=eos_token_id,
+            seed=int(key_of(seed, "source", label)),
+            cache_dir=Path(config.cache_dir) if config.cache_dir else None,
+            memmap_dtype=memmap_dtype,
+            where=f"{sources_at}.{label}",
+        )
+        sources.append(tokens)
+    sizes = tuple(source.n_sequences for source in sources)
+    plan = Plan(pieces, sizes, labels, seed, config.block_size)
+    groups = tuple(tuple(uris[label]) for label in labels)
+    return Mixture(labels, groups, tuple(sources), plan, config, place)
+
+
+def make_tokenizer(
+    path: str, vocab_size: int, uris: Mapping[str, Sequence[str]], where: str
+) -> None:
+    """Train a tokenizer on an equal share of text of every dataset in `uris`, unless it exists.
+
+    `where` (file and key) is the place of `uris`. Raises `ConfigError` if no dataset is among them.
+    """
+    if Path(path).is_file():
+        return
+    datasets = [
+        open_dataset(uri, f"{where}.{label}")
+        for label in sorted(uris)
+        for uri in uris[label]
+        if is_uri(uri)
+    ]
+    if not datasets:
+        raise ConfigError(
+            f"{where}: no source has text, so tokenizer.train_vocab_size can't train {path}"
+        )
+    log.info("training a tokenizer of %d entries into %s", vocab_size, path)
+    texts = (
+        text
+        for data in datasets
+        for text in first_characters(data, TOKENIZER_CHARACTERS // len(datasets))
+    )
+    train_tokenizer(texts, vocab_size, path)
+
+
+def steps_until_exhausted(mixture: Mixture, run: RunLength) -> int:
+    """How many steps the sources allow: fewer than the run's where `repetition` is `stop`.
+
+    Raises `ConfigError` where it is `refuse` and a source would pass its allowed epochs.
+    """
+    plan, config = mixture.plan, mixture.config
+    n_steps = run.n_steps
+    totals = plan.counts(len(plan))
+    for k, label in enumerate(mixture.labels):
+        limit, size = config.limit(label), plan.sizes[k]
+        if limit is None or size is None:
+            continue
+        epochs = totals[k] / size
+        if epochs <= limit:
+            continue
+        if config.repetition != "stop":
+            raise ConfigError(
+                f"{mixture.where}: source {label!r} has {size} sequences and would be seen "
+                f"{epochs:.2f} times; allowed are {limit:g} epochs (max_epochs)"
+            )
+        n_steps = min(n_steps, plan.first_beyond(k, int(limit * size)) // run.batch_size)
+        log.warning("source %r ends the run at step %d, after %g epochs", label, n_steps, limit)
+    if n_steps < 1:
+        raise ConfigError(
+            f"{mixture.where}: the sources don't last for one batch of {run.batch_size}"
+        )
+    return n_steps
+
+
+def description(mixture: Mixture) -> dict[str, Any]:
+    """What decides the order of examples, as plain values that a checkpoint keeps."""
+    plan = mixture.plan
+    sources = {
+        label: {"uris": list(mixture.uris[k]), "sequences": plan.sizes[k]}
+        for k, label in enumerate(mixture.labels)
+    }
+    schedule: dict[str, Any] = {"name": "constant"}
+    if mixture.config.schedule is not None:
+        schedule = {**asdict(mixture.config.schedule), "examples": len(plan)}
+    ratios = np.stack([plan.pieces.first, plan.pieces.last], axis=1)
+    return {
+        "sources": sources,
+        "schedule": schedule,
+        "ratios": [
+            [dict(zip(mixture.labels, row, strict=True)) for row in pair]
+            for pair in ratios.tolist()[:_DESCRIBED_PIECES]
+        ],
+        "seed": plan.seed,
+        "block_size": plan.block_size,
+    }
