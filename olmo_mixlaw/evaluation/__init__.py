@@ -1,8 +1,8 @@
 """Score models on what they should have learnt, and read scores back.
 
-Tasks are defined once, without a host (`tasks`, `knowledge`, `held_out`, `catalog`). The
-embedded scorer (`run`, `scorer`) and the OLMES bridge (`olmes`) ask them of a model and write
-files of one format, which `outputs` reads.
+Tasks are defined once, without a host (`tasks`, `knowledge`, `held_out`), named in the registry
+and found by `catalog`. The embedded scorer (`run`, `scorer`) and the OLMES bridge (`olmes`) ask
+them of a model and write files of one format, which `outputs` reads.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Every task by name: built in, its variants, suites from `eval_suites/`, OLMES request dumps.
+"""Every task by name: of the registry, suites from `eval_suites/`, OLMES request dumps.
 
 A task is asked for by name (`bio_recall:mc`, `bio_recall:mc::mixlaw`), by a mapping with
 `task_name` and settings, or by the same as JSON. A suite's name stands for its tasks.
@@ -9,49 +9,34 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
-from olmo_mixlaw.errors import ConfigError, unknown_name
+from olmo_mixlaw.errors import ConfigError, complain, unknown_name
 from olmo_mixlaw.evaluation import dumps
-from olmo_mixlaw.evaluation.held_out import DocumentLoss, DomainLoss
-from olmo_mixlaw.evaluation.knowledge import (
-    Recall,
-    RecallBits,
-    RecallChoice,
-    RecallGeneration,
-    Solution,
-)
 from olmo_mixlaw.evaluation.suites import is_suite, load_suite, suite_names
 from olmo_mixlaw.evaluation.tasks import Task, TaskConfig
+from olmo_mixlaw.registry import TASKS
 
 SUFFIX = "::mixlaw"  # OLMES's way to say whose settings a name stands for
-ATTRIBUTES = ("birth_date", "birth_city", "university", "major", "employer")
-
-RECALL: dict[str, type[Task]] = {
-    "": Recall,
-    ":gen": RecallGeneration,
-    ":mc": RecallChoice,
-    ":bpb": RecallBits,
-}
-REASONING: dict[str, type[Task]] = {"": Solution, ":forced": Recall, ":bpb": RecallBits}
-# Family of tasks -> the dataset that it asks about, and its variants.
-FAMILIES = {
-    "bio_recall": ("biography", RECALL),
-    "fact_recall": ("table", RECALL),
-    "max_over_n": ("max_over_n", REASONING),
-    "slope": ("slope", REASONING),
-}
-
-TASKS: dict[str, type[Task]] = {
-    family + variant: type(cls.__name__, (cls,), {"dataset_name": dataset, "__doc__": cls.__doc__})
-    for family, (dataset, variants) in FAMILIES.items()
-    for variant, cls in variants.items()
-} | {"domain_loss": DomainLoss, "domain_loss:documents": DocumentLoss}
 
 
 def task_names() -> list[str]:
-    """Every built-in task name, variants included."""
-    return [*TASKS, *(f"bio_recall:{name}" for name in ATTRIBUTES)]
+    """Every task of ours and of packages, variants included; those of OLMES are in `dumps`."""
+    return list(_usable(tuple(TASKS.names())))
+
+
+@cache
+def _usable(names: tuple[str, ...]) -> list[str]:
+    """Those of the `names` whose task can be used; a package's that can't says so, once."""
+    taken = {*suite_names(), *dumps.catalogue()}
+    usable = set()
+    for name, task in TASKS.parts():
+        if name in taken:
+            complain(f"task {name!r} of {task.__module__} is left out: the name is taken")
+        else:
+            usable.add(name)
+    return [name for name in names if name in usable]
 
 
 def resolve(
@@ -106,38 +91,22 @@ def make_task(name: str, settings: Mapping[str, Any]) -> Task:
     for key in ("context_kwargs", "generation_kwargs", "metric_kwargs", "metadata"):
         if not isinstance(settings.get(key) or {}, Mapping):
             raise ConfigError(f"task {name}: {key}: expected a mapping")
-    core, suffix = _split_suffix(name)
-    if not _is_ours(core) and name in dumps.catalogue():
+    if name in dumps.catalogue():
         _check_limit(settings.get("limit"), name)
         return dumps.make(name, settings)
-    context = dict(settings.get("context_kwargs") or {})
-    cls, context = _definition(core, context)
+    core = name.removesuffix(SUFFIX)
+    if core not in TASKS.names():
+        raise unknown_name("task", core, [*task_names(), *suite_names(), *dumps.names()])
+    cls: type[Task] = TASKS.get(core)
+    context = {**cls.context, **(settings.get("context_kwargs") or {})}
     metadata = dict(settings.get("metadata") or {})
     if "alias" not in metadata:
-        domain = context.get("domain")
-        metadata["alias"] = f"{core}:{domain}{suffix}" if domain else name
+        domain = context.get("domain")  # tasks of several sources are told apart by it
+        metadata["alias"] = f"{core}:{domain}{name[len(core) :]}" if domain else name
     values = {k: v for k, v in settings.items() if v is not None}
     values |= {"task_name": core, "context_kwargs": context, "metadata": metadata}
     _check_limit(values.get("limit"), name)
     return cls(TaskConfig(**values))
-
-
-def _split_suffix(name: str) -> tuple[str, str]:
-    return (name.removesuffix(SUFFIX), SUFFIX) if name.endswith(SUFFIX) else (name, "")
-
-
-def _is_ours(core: str) -> bool:
-    base, _, attribute = core.partition(":")
-    return core in TASKS or (base == "bio_recall" and attribute in ATTRIBUTES)
-
-
-def _definition(core: str, context: dict[str, Any]) -> tuple[type[Task], dict[str, Any]]:
-    if not _is_ours(core):
-        raise unknown_name("task", core, [*task_names(), *suite_names(), *dumps.names()])
-    if core in TASKS:
-        return TASKS[core], context
-    base, _, attribute = core.partition(":")
-    return TASKS[base], {"attribute": attribute, **context}
 
 
 def _check_limit(limit: Any, name: str) -> None:

@@ -14,26 +14,15 @@ from typing import Any, ClassVar
 
 from olmo_mixlaw.errors import DataError
 from olmo_mixlaw.evaluation.metrics import bits
-from olmo_mixlaw.evaluation.tasks import Kind, Request, Task
+from olmo_mixlaw.evaluation.tasks import Kind, Request, Task, TextTask
 
-MAX_TOKENS = 65_536
 MAX_DOCUMENTS = 200
 
 
-class DomainLoss(Task):
-    """`bits_per_byte` and `loss` over whole sequences, up to `max_tokens` tokens.
+class HeldOut(Task):
+    """A task about the held-out text of one source, or of every one that the model read."""
 
-    A sequence of T tokens gives T - 1 predictions, the end-of-text token among them as in
-    training; that token has no bytes and stays out of `bits_per_byte`.
-    """
-
-    kind: ClassVar[Kind] = "chunks"
-    metrics: ClassVar[tuple[str, ...]] = ("bits_per_byte", "loss", "n_tokens", "n_bytes")
-    parameters: ClassVar[tuple[str, ...]] = ("dataset", "domain", "max_tokens", "sequence_length")
-
-    @property
-    def max_tokens(self) -> int:
-        return int(self.parameter("max_tokens", MAX_TOKENS))
+    every_source: ClassVar[bool] = True
 
     def texts(self) -> Iterator[str]:
         """The held-out documents, in the dataset's order."""
@@ -45,11 +34,16 @@ class DomainLoss(Task):
         except NotImplementedError as error:
             raise DataError(f"{self.name}: {error}") from None
 
-    def items(self) -> Sequence[dict[str, Any]]:
-        raise TypeError("sequences depend on the tokenizer: the scorer cuts `texts`")
 
-    def requests(self, document: Mapping[str, Any]) -> list[Request]:
-        raise TypeError("sequences depend on the tokenizer: the scorer cuts `texts`")
+class DomainLoss(HeldOut, TextTask):
+    """`bits_per_byte` and `loss` over whole sequences, up to `max_tokens` tokens.
+
+    A sequence of T tokens gives T - 1 predictions, the end-of-text token among them as in
+    training; that token has no bytes and stays out of `bits_per_byte`.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = ("bits_per_byte", "loss", "n_tokens", "n_bytes")
+    parameters: ClassVar[tuple[str, ...]] = ("dataset", "domain", *TextTask.parameters)
 
     def score(
         self, document: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]
@@ -79,7 +73,7 @@ class DomainLoss(Task):
         }
 
 
-class DocumentLoss(DomainLoss):
+class DocumentLoss(HeldOut):
     """`bits_per_byte` of each document after the end-of-text token, weighted by bytes.
 
     A document longer than the model's context is cut into windows that follow each other.

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from olmo_mixlaw.errors import ConfigError, MixlawError
+from olmo_mixlaw.errors import ConfigError, MixlawError, complain
 from olmo_mixlaw.evaluation import catalog, provenance
 from olmo_mixlaw.evaluation.tasks import Task
+from olmo_mixlaw.registry import TASKS
 
 REGIME = "mixlaw"
 # Keys that OLMES itself reads from context_kwargs; they are not ours to check.
@@ -29,25 +30,38 @@ OLMES_CONTEXT = (
 )
 
 
-def hosted_names() -> list[str]:
-    """The tasks that OLMES can run: all but those that need the tokens of text."""
-    return [name for name in catalog.task_names() if _template(name).kind != "chunks"]
+@cache
+def hosted() -> dict[str, Task]:
+    """The tasks that OLMES can run, by name: all but those that need the tokens of text.
+
+    A package's task that fails is left out, aloud, for OLMES would lose all of ours with it.
+    """
+    found: dict[str, Task] = {}
+    for name in catalog.task_names():
+        try:
+            task = catalog.make_task(name, {})
+        except Exception as error:
+            owner = TASKS.get(name).__module__
+            complain(f"task {name!r} of {owner} is left out: {type(error).__name__}: {error}")
+            continue
+        if task.kind != "chunks":
+            found[name] = task
+    return found
 
 
 def task_configs() -> dict[str, dict[str, Any]]:
     """Settings of every variant, under `<name>::mixlaw`."""
-    return {name + catalog.SUFFIX: _settings(name) for name in hosted_names()}
+    return {name + catalog.SUFFIX: _settings(name, task) for name, task in hosted().items()}
 
 
 def task_suites() -> dict[str, dict[str, Any]]:
     """Our suites, with those of their tasks that OLMES can run under these names."""
-    hosted = set(hosted_names())
     suites: dict[str, dict[str, Any]] = {}
     for suite in catalog.suite_names():
         loaded = catalog.load_suite(suite)
         names = [spec for spec in loaded.tasks if isinstance(spec, str)]
         cores = [name.removesuffix(catalog.SUFFIX) for name in names]
-        tasks = [core + catalog.SUFFIX for core in cores if core in hosted]
+        tasks = [core + catalog.SUFFIX for core in cores if core in hosted()]
         if tasks:
             suites[suite] = {"tasks": tasks}
             if loaded.primary_metric and len(tasks) == len(loaded.tasks):
@@ -58,30 +72,25 @@ def task_suites() -> dict[str, dict[str, Any]]:
 @cache
 def tasks() -> dict[str, type]:
     """OLMES task classes for every variant, by the name that its registry looks for."""
-    return {name: _task_class(name) for name in hosted_names()}
+    return {name: _task_class(name, task) for name, task in hosted().items()}
 
 
-def _template(name: str) -> Task:
-    return catalog.make_task(name, {})
-
-
-def _settings(name: str) -> dict[str, Any]:
-    template = _template(name)
+def _settings(name: str, task: Task) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "task_name": name,
         "split": "test",
         "num_shots": 0,
-        "primary_metric": template.config.primary_metric,
+        "primary_metric": task.config.primary_metric,
         "metadata": {"regimes": [REGIME]},
     }
-    if template.config.context_kwargs:
-        settings["context_kwargs"] = dict(template.config.context_kwargs)
-    if template.config.primary_metric == "bits_per_byte_corr":
+    if task.config.context_kwargs:
+        settings["context_kwargs"] = dict(task.config.context_kwargs)
+    if task.config.primary_metric == "bits_per_byte_corr":
         settings["compute_gold_bpb"] = True  # OLMES refuses this metric otherwise
     return settings
 
 
-def _task_class(name: str) -> type:
+def _task_class(name: str, task: Task) -> type:
     """OLMES's `Task` for one of our definitions."""
     from oe_eval.components.instances import RequestInstance
     from oe_eval.components.requests import (
@@ -92,8 +101,8 @@ def _task_class(name: str) -> type:
     )
     from oe_eval.tasks.base_task import Task as OlmesTask
 
-    kind = _template(name).kind
-    defaults = _settings(name) | {
+    kind = task.kind
+    defaults = _settings(name, task) | {
         "dataset_path": f"olmo_mixlaw/{name.partition(':')[0]}",
         "native_id_field": "id",
     }
@@ -203,7 +212,7 @@ def _definition(name: str, settings: Mapping[str, Any], model: str | None) -> Ta
                 "context_kwargs.domain"
             )
         provenance.refuse_contaminated(found, record)
-        found[0].dataset_uri()
+        found[0].check()
     except MixlawError as error:
         sys.exit(f"error: {error}")
     return found[0]

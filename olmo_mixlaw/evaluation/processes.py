@@ -21,6 +21,7 @@ from olmo_mixlaw.errors import ConfigError, MixlawError
 from olmo_mixlaw.evaluation import ranks
 from olmo_mixlaw.evaluation.ranks import RankError, Ranks
 
+WORKER = "olmo_mixlaw.evaluation.worker"
 POLL = 0.05
 LAST_WORDS_SECONDS = 10  # a process whose connection broke needs a moment to end
 
@@ -63,7 +64,7 @@ def _start(rank: int, size: int, told: str, folder: Path, threads: int) -> subpr
     order = json.dumps({"rank": rank, "size": size, "folder": str(folder), "call": told})
     with open(folder / f"errors-{rank}", "wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -102,21 +103,3 @@ def _how(code: int, folder: Path, rank: int) -> str:
         return f"was ended by signal {-code} (9 often means too little memory); score again"
     lines = (folder / f"errors-{rank}").read_text(errors="replace").strip().splitlines()
     return f"failed: {lines[-1] if lines else f'exit code {code}'}"
-
-
-def main() -> None:
-    """Be one of the other processes."""
-    from olmo_mixlaw.evaluation.run import evaluate
-
-    order = json.load(sys.stdin)
-    folder = Path(order["folder"])
-    (folder / f"ready-{order['rank']}").touch()
-    try:
-        group = ranks.meet(order["rank"], order["size"], folder / "meeting")
-        evaluate(**json.loads(order["call"]), ranks=group)
-    except MixlawError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

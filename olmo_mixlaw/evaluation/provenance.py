@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw.datasets.memmap import metadata_path
-from olmo_mixlaw.errors import ConfigError, DataError
-from olmo_mixlaw.evaluation.held_out import DomainLoss
+from olmo_mixlaw.datasets.uri import dataset_name
+from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError
 from olmo_mixlaw.evaluation.language_model import LanguageModel
 from olmo_mixlaw.evaluation.tasks import Task
 from olmo_mixlaw.schema import read_mapping
 
-SCHEME = "mixlaw:"
 EXPORTED = "training_data.yaml"  # in a HuggingFace folder: the `data` section of its run
 
 
@@ -53,8 +52,13 @@ def record_of(model: str | Path | LanguageModel) -> Record:
 
 
 def newest_checkpoint(model: str | Path) -> Path:
-    """The model's folder: where `model` is a run's, or a study's run, its newest checkpoint."""
+    """The model's folder: where `model` is a run's, or a study's run, its newest checkpoint.
+
+    Raises `CheckpointError` where there is no such folder.
+    """
     folder = Path(model)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such model folder")
     for inside in (folder / "latest-unsharded", folder / "checkpoints" / "latest-unsharded"):
         if not (folder / "model.pt").is_file() and (inside / "model.pt").is_file():
             return inside
@@ -79,22 +83,17 @@ def read_source(path: Path) -> str:
         return str(path)
 
 
-def dataset_name(uri: str) -> str:
-    """`biography` for `mixlaw:biography?...`; empty for a path."""
-    return uri.removeprefix(SCHEME).partition("?")[0] if uri.startswith(SCHEME) else ""
-
-
 def with_datasets(tasks: Iterable[Task], record: Record) -> list[Task]:
     """The tasks, each with the dataset that the model was trained on where it names none.
 
-    `domain_loss` without a dataset stands for every source of the run, as
+    A task of `every_source` without a dataset stands for one of each source of the run, as
     `domain_loss:<source>`.
     """
     filled: list[Task] = []
     for task in tasks:
         if task.parameter("dataset"):
             filled.append(task)
-        elif isinstance(task, DomainLoss):
+        elif task.every_source:
             filled += _every_source(task, record)
         elif task.dataset_name:
             filled.append(_about(task, record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,12 +13,12 @@ import pandas as pd
 
 from olmo_mixlaw.errors import ConfigError, MixlawError
 from olmo_mixlaw.evaluation import catalog, chunks, files, generation, provenance, scorer, suites
-from olmo_mixlaw.evaluation.held_out import DomainLoss
-from olmo_mixlaw.evaluation.language_model import LanguageModel, load_model
+from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.loading import load_model
 from olmo_mixlaw.evaluation.outputs import COLUMNS, rows_of
 from olmo_mixlaw.evaluation.processes import started
 from olmo_mixlaw.evaluation.ranks import ALONE, Ranks, device_of
-from olmo_mixlaw.evaluation.tasks import Request, Task
+from olmo_mixlaw.evaluation.tasks import Request, Task, TextTask
 
 CUTS_KEPT = 16
 # Sequences of held-out text, kept for the next model of this process with the same tokenizer.
@@ -55,13 +56,15 @@ def evaluate(
     ends early, files of the tasks that were finished before stay, each whole.
     """
     tasks = list(tasks)
+    asked = catalog.resolve(tasks, {"limit": limit} if limit is not None else None)
     if not isinstance(model, LanguageModel):
         model = provenance.newest_checkpoint(model)
     record = provenance.record_of(model)
-    asked = catalog.resolve(tasks, {"limit": limit} if limit is not None else None)
     resolved = provenance.with_datasets(asked, record)
     if not allow_contaminated:
         provenance.refuse_contaminated(resolved, record)
+    for task in resolved:
+        task.check()
     if processes != 1:
         if processes < 1 or isinstance(model, LanguageModel) or ranks != ALONE:
             raise ConfigError(
@@ -114,7 +117,7 @@ def _score(
     model: LanguageModel, task: Task, index: int, truncate: bool, ranks: Ranks
 ) -> dict[str, Any]:
     """Everything that files say of one task: metrics, predictions and requests."""
-    if isinstance(task, DomainLoss) and task.kind == "chunks":
+    if isinstance(task, TextTask):  # its documents are known once the tokenizer is
         documents, requests, answers = _answer_chunks(model, task, ranks)
     else:
         documents = task.documents()
@@ -179,11 +182,11 @@ def _answer(
 
 
 def _answer_chunks(
-    model: LanguageModel, task: DomainLoss, ranks: Ranks
+    model: LanguageModel, task: TextTask, ranks: Ranks
 ) -> tuple[list[dict[str, Any]], list[list[Request]], Answers]:
     length = int(task.parameter("sequence_length", model.max_length))
-    uri = task.dataset_uri()
-    key = (model.tokenizer_hash, model.eos_token_id, uri, length, task.max_tokens)
+    settings = json.dumps(dict(task.config.context_kwargs), sort_keys=True, default=str)
+    key = (type(task), settings, model.tokenizer_hash, model.eos_token_id, length)
     if key not in _CUT:
         while len(_CUT) >= CUTS_KEPT:
             del _CUT[next(iter(_CUT))]

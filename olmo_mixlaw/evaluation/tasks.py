@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from olmo_mixlaw.errors import ConfigError, unknown_name
+from olmo_mixlaw.datasets.uri import SCHEME
+from olmo_mixlaw.errors import ConfigError, ExtensionError, unknown_name
 
 Kind = Literal["loglikelihood", "loglikelihood_rolling", "generate_until", "chunks"]
 SUBSAMPLE_SEED = 1234  # OLMES's default for the choice of `limit` documents
+MAX_TOKENS = 65_536  # of running text, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,18 @@ class Task(ABC):
     """
 
     kind: ClassVar[Kind] = "loglikelihood"
-    metrics: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[str, ...]] = ()
     parameters: ClassVar[tuple[str, ...]] = ()  # accepted keys of context_kwargs
+    context: ClassVar[Mapping[str, Any]] = {}  # values of those where nothing else is said
     dataset_name: ClassVar[str] = ""  # the dataset that the task asks about, if only one will do
+    # Without a `dataset` it stands for one task of every source that the model was trained on,
+    # each with the parameters `dataset` and `domain`.
+    every_source: ClassVar[bool] = False
     strict_prefix: ClassVar[bool] = True  # refuse tokenizers that break prefix stability
 
     def __init__(self, config: TaskConfig) -> None:
+        if not self.metrics:
+            raise ExtensionError(f"task {config.alias!r}: its class names no metrics")
         for key in config.context_kwargs:
             if key not in self.parameters:
                 raise unknown_name("key", key, self.parameters, f"{config.alias}: context_kwargs")
@@ -116,9 +124,15 @@ class Task(ABC):
         if not uri:
             raise ConfigError(
                 f"{self.name}: context_kwargs.dataset is missing: give the URI that the model was "
-                "trained on, such as mixlaw:biography?n_people=1000 (a run of ours says it itself)"
+                f"trained on, {SCHEME}{self.dataset_name or '<name>'}?... (a run of ours says it "
+                "itself)"
             )
         return str(uri)
+
+    def check(self) -> None:
+        """Raises `ConfigError` where something is missing that the documents are made from."""
+        if "dataset" in self.parameters:
+            self.dataset_uri()
 
     @abstractmethod
     def items(self) -> Sequence[Any]:
@@ -148,6 +162,31 @@ class Task(ABC):
     ) -> dict[str, float]:
         """The task's metrics: unless said otherwise, the mean of each over documents."""
         return means(scores, self.metrics)
+
+
+class TextTask(Task):
+    """A task about running text, cut into whole sequences of tokens of the model's length.
+
+    Only the embedded scorer can run one: OLMES doesn't hand out tokens. A document is a sequence,
+    and its one answer has `sum_logits`, `num_tokens`, `text_logits` and `num_bytes`.
+    """
+
+    kind: ClassVar[Kind] = "chunks"
+    parameters: ClassVar[tuple[str, ...]] = ("max_tokens", "sequence_length")
+
+    @abstractmethod
+    def texts(self) -> Iterable[str]:
+        """The text, document by document; it is read as far as `max_tokens` go."""
+
+    @property
+    def max_tokens(self) -> int:
+        return int(self.parameter("max_tokens", MAX_TOKENS))
+
+    def items(self) -> Sequence[Any]:
+        raise TypeError("sequences depend on the tokenizer: the scorer cuts `texts`")
+
+    def requests(self, document: Mapping[str, Any]) -> list[Request]:
+        raise TypeError("sequences depend on the tokenizer: the scorer cuts `texts`")
 
 
 def means(scores: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, float]:

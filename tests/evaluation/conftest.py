@@ -12,7 +12,8 @@ import torch
 from tokenizers import Tokenizer
 
 from olmo_mixlaw.datasets import open_dataset, train_tokenizer
-from olmo_mixlaw.evaluation.language_model import LanguageModel, load_model
+from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.loading import load_model
 
 BIO = "mixlaw:biography?n=12&pools=major:6,birth_city:8,university:8,employer:8&templates=2"
 CODE = "mixlaw:text?corpus=code"

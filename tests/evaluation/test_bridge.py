@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rounding import SCORES
 
 from olmo_mixlaw.cli.app import run as run_command
+from olmo_mixlaw.cli.doctor import doctor
+from olmo_mixlaw.cli.olmes import olmes as olmes_command
 from olmo_mixlaw.evaluation import catalog, evaluate, generation, olmes, scorer
-from olmo_mixlaw.evaluation.language_model import LanguageModel, load_model
+from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.loading import load_model
 from olmo_mixlaw.evaluation.tasks import Request
-from olmo_mixlaw.plugin import TABLES, doctor
-from olmo_mixlaw.plugin import olmes as olmes_command
+from olmo_mixlaw.plugin import TABLES
 
 STANDIN = Path(__file__).parent / "standin"
 BIO = "mixlaw:biography?n=12&pools=major:6,birth_city:8,university:8,employer:8&templates=2"
@@ -99,11 +102,11 @@ def test_host_and_embedded_scorer_agree(
     ours = dict(zip(frame["metric"], frame["value"], strict=True))
     assert set(ours) == {k for k, v in theirs.items() if isinstance(v, (int, float))}
     for metric, value in ours.items():
-        assert theirs[metric] == pytest.approx(value, abs=1e-5, rel=1e-6), metric
+        assert theirs[metric] == pytest.approx(value, rel=SCORES, abs=SCORES), metric
 
 
 def test_every_hosted_task_has_settings_and_a_class(host: None) -> None:
-    names = olmes.hosted_names()
+    names = olmes.hosted()
     assert set(olmes.task_configs()) == {name + "::mixlaw" for name in names}
     assert set(olmes.tasks()) == set(names)
     for name, settings in olmes.task_configs().items():

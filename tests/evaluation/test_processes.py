@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from olmo_mixlaw.errors import ConfigError, MixlawError
 from olmo_mixlaw.evaluation import evaluate, ranks
-from olmo_mixlaw.evaluation.language_model import load_model
+from olmo_mixlaw.evaluation.loading import load_model
 from olmo_mixlaw.evaluation.ranks import RankError, Ranks
 
 TASKS = ["bio_recall", "bio_recall:mc", "domain_loss", "domain_loss:documents", "bio_recall:gen"]
@@ -30,7 +30,7 @@ def arguments(model: Path, output: Path) -> list[str]:
 
 
 def command(*prefix: str) -> list[str]:
-    return [sys.executable, *prefix, "-m", "olmo_mixlaw.cli.app", "evaluate"]
+    return [sys.executable, *prefix, "-m", "olmo_mixlaw", "evaluate"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,8 @@ import torch
 
 from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError, UnknownNameError
 from olmo_mixlaw.evaluation import generation, scorer
-from olmo_mixlaw.evaluation.language_model import LanguageModel, load_model
+from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.loading import load_model
 from olmo_mixlaw.evaluation.scorer import Encoded
 from olmo_mixlaw.evaluation.tasks import Request
 
