@@ -1,4 +1,4 @@
-"""Where the two hosts meet us: what is added to OLMES's tables, and a check of the environment.
+"""Where OLMES meets us: what its tables are given as they load.
 
 Packages add tasks to OLMES with an entry point in the group `oe_eval.plugins`: an object or a
 module with any of the functions in `TABLES`, each returning the entries to add. Ours is
@@ -10,8 +10,6 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
-
-import click
 
 from olmo_mixlaw.errors import complain
 
@@ -46,34 +44,3 @@ def extend_olmes(module: ModuleType) -> None:
         for key, value in additions.items():
             if table.setdefault(key, value) != value:
                 complain(f"{name} has {key!r} already; plugin {point.name!r} doesn't replace it")
-
-
-@click.command()
-def doctor() -> None:
-    """Check what works in this environment, and say how to mend what doesn't."""
-    from olmo_mixlaw.cli import doctor as environment
-
-    findings = environment.examine()
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        click.echo(f"{finding.mark} {finding.name:<{width}}  {finding.text}")
-        if finding.mend:
-            click.echo(f"  {'':<{width}}  mend: {finding.mend}")
-    failed = [finding for finding in findings if finding.state == "fails"]
-    click.echo("everything needed works" if not failed else f"{len(failed)} to mend")
-    if failed:
-        raise click.exceptions.Exit(1)
-
-
-@click.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def olmes(arguments: tuple[str, ...]) -> None:
-    """Run `olmes ARGUMENTS` in this process, for an environment without the start-up file."""
-    from olmo_mixlaw.evaluation import olmes as bridge
-
-    code = bridge.launch(list(arguments))
-    if code:
-        raise click.exceptions.Exit(code)

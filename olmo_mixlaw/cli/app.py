@@ -16,15 +16,15 @@ COMMANDS = {
     "data": ("olmo_mixlaw.cli.data:data", "Make, show and count training corpora."),
     "ladder": ("olmo_mixlaw.cli.ladder:ladder", "Show ladders of sizes, invent rungs."),
     "train": ("olmo_mixlaw.cli.train:train", "Train one model with OLMo's Trainer."),
-    "export": ("olmo_mixlaw.cli.ladder:export", "Convert checkpoints to and from HuggingFace."),
+    "export": ("olmo_mixlaw.cli.export:export", "Convert checkpoints to and from HuggingFace."),
     "evaluate": ("olmo_mixlaw.cli.evaluate:evaluate", "Score a model, in OLMES format."),
     "study": ("olmo_mixlaw.cli.study:study", "Run a ladder of sizes and mixtures, and report."),
-    "fit": ("olmo_mixlaw.cli.options:fit", "Fit one law to a table of runs."),
-    "compare": ("olmo_mixlaw.cli.options:compare", "Compare laws by held-out error."),
+    "fit": ("olmo_mixlaw.cli.fit:fit", "Fit one law to a table of runs."),
+    "compare": ("olmo_mixlaw.cli.compare:compare", "Compare laws by held-out error."),
     "optimize": ("olmo_mixlaw.cli.optimize:optimize", "Find the best mixture under a fitted law."),
-    "predict": ("olmo_mixlaw.cli.options:predict", "Predict losses with a fitted law."),
-    "olmes": ("olmo_mixlaw.plugin:olmes", "Run OLMES with our tasks, in this process."),
-    "doctor": ("olmo_mixlaw.plugin:doctor", "Check what works in this environment."),
+    "predict": ("olmo_mixlaw.cli.predict:predict", "Predict losses with a fitted law."),
+    "olmes": ("olmo_mixlaw.cli.olmes:olmes", "Run OLMES with our tasks, in this process."),
+    "doctor": ("olmo_mixlaw.cli.doctor:doctor", "Check what works in this environment."),
 }
 
 

@@ -1,4 +1,4 @@
-"""What `olmo-mixlaw doctor` looks at: versions, hosts, the start-up hook, shipped files.
+"""`olmo-mixlaw doctor`: what works here of versions, hosts, the start-up hook, shipped files.
 
 Each check is a finding with one of three states: it works, it isn't there and needn't be, or
 it fails and says how to mend it. Nothing here raises.
@@ -16,7 +16,12 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from typing import Literal
 
+import click
+
 from olmo_mixlaw import __version__
+from olmo_mixlaw.errors import MixlawError
+from olmo_mixlaw.plugin import GROUP, TABLES
+from olmo_mixlaw.registry import DATASETS, LADDERS, LAWS, SCHEDULES, TASKS
 
 State = Literal["works", "absent", "fails"]
 MARKS: dict[State, str] = {"works": "ok", "absent": "--", "fails": "!!"}
@@ -44,6 +49,21 @@ class Finding:
         return MARKS[self.state]
 
 
+@click.command()
+def doctor() -> None:
+    """Check what works in this environment, and say how to mend what doesn't."""
+    findings = examine()
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        click.echo(f"{finding.mark} {finding.name:<{width}}  {finding.text}")
+        if finding.mend:
+            click.echo(f"  {'':<{width}}  mend: {finding.mend}")
+    failed = [finding for finding in findings if finding.state == "fails"]
+    click.echo("everything needed works" if not failed else f"{len(failed)} to mend")
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
 def examine() -> list[Finding]:
     """Every check, in the order in which they build on each other."""
     findings = [Finding("olmo-mixlaw", "works", f"{__version__}, Python {sys.version.split()[0]}")]
@@ -57,6 +77,7 @@ def examine() -> list[Finding]:
         _olmes,
         _olmes_command,
         _plugins,
+        _extensions,
     ]
     return findings + [_guarded(check) for check in checks]
 
@@ -178,8 +199,6 @@ def _olmes() -> Finding:
         )
     from importlib import import_module
 
-    from olmo_mixlaw.plugin import TABLES
-
     # The other two tables need all that OLMES's evaluator imports; these tell its version.
     for module in ("oe_eval.configs.tasks", "oe_eval.configs.task_suites"):
         table = getattr(import_module(module), TABLES[module][0], None)
@@ -226,8 +245,6 @@ def _olmes_command() -> Finding:
 
 
 def _plugins() -> Finding:
-    from olmo_mixlaw.plugin import GROUP
-
     broken, names = [], []
     for point in entry_points(group=GROUP):
         names.append(point.name)
@@ -250,3 +267,24 @@ def _plugins() -> Finding:
             "pip install --force-reinstall olmo-mixlaw",
         )
     return Finding("OLMES plugins", "works", ", ".join(sorted(names)))
+
+
+def _extensions() -> Finding:
+    """Parts that packages add; those that can't be used break nothing until they are asked for."""
+    from olmo_mixlaw.models.ladder import load_ladder
+
+    name, found, broken = "extensions", [], []
+    for registry in (DATASETS, LAWS, SCHEDULES, LADDERS, TASKS):
+        load = load_ladder if registry is LADDERS else registry.get
+        for part in registry.installed():
+            try:
+                load(part)
+            except MixlawError as error:
+                broken.append(str(error))
+            else:
+                found.append(f"{registry.kind} {part}")
+    if broken:
+        return Finding(name, "fails", "; ".join(broken), "reinstall or remove that package")
+    if not found:
+        return Finding(name, "absent", "no package adds parts")
+    return Finding(name, "works", ", ".join(found))

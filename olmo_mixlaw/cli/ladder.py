@@ -1,17 +1,21 @@
-"""`olmo-mixlaw ladder`: show a ladder with its counts and costs, or invent a rung for one;
-`olmo-mixlaw export`: an OLMo checkpoint to HuggingFace, and back.
-"""
+"""`olmo-mixlaw ladder`: show a ladder with its counts and costs, or invent a rung for one."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from olmo_mixlaw.errors import ConfigError
-from olmo_mixlaw.models.ladder import FOLDER, NAME_COUNTS, Ladder, Rung, load_ladder
-from olmo_mixlaw.shipped import shipped_folder
+from olmo_mixlaw.models.ladder import (
+    NAME_COUNTS,
+    Ladder,
+    Rung,
+    ladders,
+    load_ladder,
+    parse_count,
+    short,
+)
 
 COLUMNS = (
     "rung",
@@ -38,8 +42,7 @@ def ladder() -> None:
 @ladder.command("list")
 def list_ladders() -> None:
     """The ladders that come with the package."""
-    for path in sorted(shipped_folder(FOLDER).glob("*.yaml")):
-        found = load_ladder(path)
+    for found in ladders():
         click.echo(f"{found.name:14} {len(found.rungs):2} rungs  {found.description}")
 
 
@@ -157,63 +160,8 @@ def make(
     )
 
 
-@click.group()
-def export() -> None:
-    """Turn OLMo checkpoints into HuggingFace folders, and back."""
-
-
-@export.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--tokenizer", help="A tokenizer.json, instead of the one the run was trained with.")
-@click.option(
-    "--own-class",
-    is_flag=True,
-    help="Export to olmo_mixlaw's class: shared experts, dense layers, sigmoid routing.",
-)
-def hf(checkpoint: Path, out: Path, tokenizer: str | None, own_class: bool) -> None:
-    """Write the unsharded OLMo CHECKPOINT as the HuggingFace folder OUT."""
-    from olmo_mixlaw.models.export import export as write
-
-    click.echo(f"wrote {write(checkpoint, out, tokenizer=tokenizer, own_class=own_class)}")
-
-
-@export.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-def olmo(model: Path, out: Path) -> None:
-    """Write the HuggingFace folder MODEL as the OLMo checkpoint OUT (ending in -unsharded)."""
-    from olmo_mixlaw.models.export import import_hf
-
-    click.echo(f"wrote {import_hf(model, out)}; train it with --load_path={out}")
-    click.echo("  --reset_optimizer_state=true --reset_trainer_state=true")
-
-
 def _inline(fields: dict[str, Any]) -> str:
     return "{" + ", ".join(f"{key}: {value}" for key, value in fields.items()) + "}"
-
-
-def parse_count(text: str, where: str) -> float:
-    """12M, 1.2B, 590k or a plain number. Raises `ConfigError`."""
-    units = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-    unit = units.get(text[-1:].lower(), 1.0)
-    try:
-        value = float(text[:-1] if unit != 1.0 else text) * unit
-    except ValueError:
-        raise ConfigError(f"{where}: {text!r} is not a count; write 590k, 12M or 1.2B") from None
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"{where}: {text!r} must be above 0")
-    return value
-
-
-def short(count: float) -> str:
-    """A count in three digits with its unit: 11.6M."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= 0.9995 * size:
-            value = count / size
-            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-            return f"{value:.{digits}f}{unit}"
-    return f"{count:.0f}"
 
 
 def _bytes(count: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -14,8 +14,13 @@ from olmo_mixlaw.cli.options import BOOTSTRAP, LEVEL, SEED, pairs, refits, table
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.errors import ConfigError
 
+if TYPE_CHECKING:
+    from olmo_mixlaw.advice import Optimum
+    from olmo_mixlaw.advice.goal import Goal
+    from olmo_mixlaw.laws.fitted import Fit
+
 # A range that ends this far above the greatest ratio tried is the law's word only.
-BEYOND = 0.02
+BEYOND_TRIED = 0.02
 
 
 @click.command()
@@ -40,8 +45,8 @@ BEYOND = 0.02
     "--benchmark",
     default=None,
     metavar="FILE",
-    help="Maximise the mean score of a "
-    "benchmark that `fit --benchmark` saved, instead of minimising losses.",
+    help="Maximise the mean score of a benchmark that `fit --benchmark` saved, instead of "
+    "minimising losses.",
 )
 @click.option("--target-weight", multiple=True, metavar="TARGET=W", help="Weight of a target.")
 @click.option("--task-weight", multiple=True, metavar="TASK=W", help="Weight of a benchmark task.")
@@ -69,9 +74,8 @@ BEYOND = 0.02
     "--tolerance",
     type=float,
     default=None,
-    help="What counts as as good, in units of "
-    "the objective. Default: 90 % of what the bootstrap's optima gain over this mixture, "
-    "or else the fit's residual noise.",
+    help="What counts as as good, in units of the objective. Default: 90 % of what the "
+    "bootstrap's optima gain over this mixture, or else the fit's residual noise.",
 )
 @table_options
 @BOOTSTRAP
@@ -101,8 +105,7 @@ def optimize(
     **options: Any,
 ) -> None:
     """Find the mixture of least loss, or of the best scores, under a saved FIT."""
-    from olmo_mixlaw.advice.optimum import near_optimal as as_good
-    from olmo_mixlaw.advice.optimum import optimum, optimum_path
+    from olmo_mixlaw import advice
     from olmo_mixlaw.laws.fitted import Fit
 
     fitted, goal = Fit.load(fit_path), None
@@ -119,22 +122,20 @@ def optimize(
     if tolerance is not None and not tolerance > 0:
         raise ConfigError(f"--tolerance: must be positive, found {tolerance:g}")
     steps = [_scale(text) for text in path]
-    weights = pairs(target_weight, "--target-weight") or None
-    bounds: dict[str, Any] = {
+    how: dict[str, Any] = {
+        "objective": goal,
+        "target_weights": pairs(target_weight, "--target-weight") or None,
         "lower": pairs(at_least, "--at-least"),
         "upper": pairs(at_most, "--at-most"),
-    }
-    limits: dict[str, Any] = {
-        **bounds,
         "available_tokens": pairs(available, "--available") or None,
         "max_epochs": max_epochs,
         "kl": kl,
+        "seed": seed,
     }
-    how: dict[str, Any] = {"objective": goal, "target_weights": weights, **limits, "seed": seed}
     if not steps or np.isfinite(n_params) or np.isfinite(n_tokens):
         steps.append((n_params, n_tokens, n_active))
     n_params, n_tokens, n_active = steps[-1]
-    best = optimum(fitted, n_params, n_tokens, n_active=n_active, **how)
+    best = advice.optimum(fitted, n_params, n_tokens, n_active=n_active, **how)
     ranges = pd.DataFrame(
         {
             "domain": best.domains,
@@ -147,14 +148,12 @@ def optimize(
     if bootstrap:
         tolerance = _spread(fitted, best, options, bootstrap, how, ranges, losses, tolerance)
     if near_optimal:
-        found = as_good(
-            fitted, best, tolerance, objective=goal, target_weights=weights, **bounds, seed=seed
-        )
+        found = advice.near_optimal(fitted, best, tolerance, **how)
         ranges["low"], ranges["high"] = found["low"], found["high"]
     _print(best, ranges, losses, goal)
     walk = None
     if len(steps) > 1:
-        walk = optimum_path(fitted, steps, **how)
+        walk = advice.optimum_path(fitted, steps, **how)
         heads = [f"{n:.3g},{d:.3g}" for n, d in walk[["n_params", "n_tokens"]].to_numpy()]
         turned = walk.drop(columns=["n_params", "n_tokens"]).set_axis(heads, axis=0).T
         print("\nalong the path (parameters,tokens)")
@@ -181,8 +180,8 @@ def _scale(text: str) -> tuple[float, float, float | None]:
 
 
 def _spread(
-    fitted: Any,
-    best: Any,
+    fitted: Fit,
+    best: Optimum,
     options: Mapping[str, Any],
     replicates: int,
     how: dict[str, Any],
@@ -191,8 +190,8 @@ def _spread(
     tolerance: float | None,
 ) -> float:
     """Add the bootstrap's intervals to both tables; the tolerance, from the gains if not given."""
+    from olmo_mixlaw import advice
     from olmo_mixlaw.advice.goal import MeanLoss
-    from olmo_mixlaw.advice.optimum import optimum
     from olmo_mixlaw.laws.choice.uncertainty import interval
 
     mixtures, predicted, gains = [], [], []
@@ -200,7 +199,7 @@ def _spread(
     where = (best.n_params, best.n_tokens)
     goal = MeanLoss.of(how["target_weights"], best.targets)
     for other in refits(fitted, options, replicates, how["seed"]):
-        found = optimum(other, *where, n_active=best.n_active, **settings)
+        found = advice.optimum(other, *where, n_active=best.n_active, **settings)
         here = other.predict(best.ratios, *where, best.n_active)[0]
         mixtures.append(found.ratios)
         predicted.append(here)
@@ -210,7 +209,7 @@ def _spread(
     return max(float(np.quantile(gains, LEVEL)), 1e-9) if tolerance is None else tolerance
 
 
-def _print(best: Any, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Any) -> None:
+def _print(best: Optimum, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Goal | None) -> None:
     rounded = best.mixture()
     names = {
         "low": "as good from",
@@ -234,7 +233,7 @@ def _print(best: Any, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Any) -> 
     for note in best.warnings:
         print(f"caution: {note}")
     if "low" in ranges:
-        beyond = ranges[ranges["high"] > ranges["tried_high"] + BEYOND]
+        beyond = ranges[ranges["high"] > ranges["tried_high"] + BEYOND_TRIED]
         if len(beyond):
             far = [f"{row.domain} above {row.tried_high:.3f}" for row in beyond.itertuples()]
             print(f"caution: as good by the law alone, beyond any run: {', '.join(far)}")

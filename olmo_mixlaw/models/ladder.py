@@ -1,22 +1,26 @@
 """Ladders of sizes: a YAML table of shapes, and how each rung is to be trained.
 
 One name gives everything: `load_ladder("micro-dense").rung("w32")` knows its shape, its
-counts, its OLMo `model:` section, learning rate, batch, warm-up and tokens.
+counts, its OLMo `model:` section, learning rate, batch, warm-up and tokens. Ladders come with
+this package, with other packages (`registry.LADDERS`) and as files.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw import schema
-from olmo_mixlaw.errors import ConfigError, unknown_name
+from olmo_mixlaw.errors import ConfigError, ExtensionError, complain, unknown_name
 from olmo_mixlaw.models.shape import Shape
-from olmo_mixlaw.shipped import find_config
+from olmo_mixlaw.registry import LADDERS, reason
+from olmo_mixlaw.shipped import find_config, shipped_folder
 
 FOLDER = "configs/ladders"
 
@@ -129,7 +133,7 @@ class Ladder:
         if len(rungs) < 2 or all(rung.moe is None for rung in rungs):
             return []
         low, high = min(r.sparsity for r in rungs), max(r.sparsity for r in rungs)
-        if high / low > SAME_SPARSITY:
+        if high / low > TOLD_APART:
             return []
         return [
             f"ladder {self.name}: total over active parameters stays between {low:.1f} and "
@@ -140,7 +144,7 @@ class Ladder:
 
 # Total and active parameters whose ratio varies by less than this factor are, on a log
 # scale over one or two decades of size, one regressor with a shift.
-SAME_SPARSITY = 1.5
+TOLD_APART = 1.5
 
 
 @dataclass
@@ -155,32 +159,117 @@ class LadderFile:
 
 
 def load_ladder(name: str | Path, where: str = "") -> Ladder:
-    """The shipped ladder called `name`, or the one in the YAML file at that path.
+    """The shipped ladder called `name`, or an installed package's, or the YAML file at that path.
 
     Every rung is `defaults` with its own keys laid over; `where` (file and key) goes into the
     error for an unknown name. Raises `ConfigError` for a shape that can't be built and for
-    rungs that don't grow.
+    rungs that don't grow, `ExtensionError` for a package's ladder that can't be used.
     """
-    path = find_config(FOLDER, name, where)
-    file = schema.load(path, LadderFile)
+    shipped, path = _shipped(), Path(name)
+    if str(name) in shipped:
+        _say_if_taken(str(name))
+        return _ladder_of_file(shipped[str(name)])
+    if str(name) in LADDERS.names():
+        return _ladder_of_package(str(name), where)
+    if not (path.is_file() or path.suffix or len(path.parts) > 1):
+        raise unknown_name("ladder", str(name), {*shipped, *LADDERS.names()}, where)
+    return _ladder_of_file(find_config(FOLDER, path, where))
+
+
+def ladders() -> Iterator[Ladder]:
+    """Every ladder with a name: the shipped ones, then those of installed packages.
+
+    A package's ladder that can't be used is left out, aloud.
+    """
+    shipped = _shipped()
+    for path in shipped.values():
+        yield _ladder_of_file(path)
+    for name in LADDERS.names():
+        if name in shipped:
+            _say_if_taken(name)
+            continue
+        try:
+            yield _ladder_of_package(name)
+        except ExtensionError as error:
+            complain(str(error))
+
+
+def _say_if_taken(name: str) -> None:
+    """Says that a package's ladder is left out which is called like the shipped `name`."""
+    if name in LADDERS.names():
+        _complain_once(f"{_owner(name)} is left out: the name is taken by a built-in one")
+
+
+@cache
+def _complain_once(text: str) -> None:
+    complain(text)
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(shipped_folder(FOLDER).glob("*.yaml"))}
+
+
+def _ladder_of_file(path: Path) -> Ladder:
+    return _ladder(path.stem, schema.read_mapping(path), str(path))
+
+
+def _ladder_of_package(name: str, where: str = "") -> Ladder:
+    """What an entry point names: a YAML file's path, a mapping with its keys, or a function that
+    returns either. Raises `ExtensionError`.
+    """
+    part = LADDERS.get(name, where)
+    owner = f"{where}: {_owner(name)}" if where else _owner(name)
+    if callable(part):
+        try:
+            part = part()
+        except (Exception, SystemExit) as error:
+            raise ExtensionError(
+                f"{owner} can't be made ({reason(error)}); mend or uninstall that package"
+            ) from None
+    try:
+        if isinstance(part, str | Path):
+            return _ladder(name, schema.read_mapping(part), str(part))
+        if isinstance(part, Mapping):
+            return _ladder(name, part, "its mapping")
+    except ConfigError as error:
+        raise ExtensionError(f"{owner}: {error}") from None
+    raise ExtensionError(
+        f"{owner}: is {part!r}; a ladder must be the path of a YAML file, a mapping with its keys "
+        "or a function without arguments that returns one of them"
+    )
+
+
+def _owner(name: str) -> str:
+    """`ladder 'deep' of package 'my-package'`, as the registry's own errors say it."""
+    for point in entry_points(group=LADDERS.group, name=name):
+        if point.dist is not None:
+            return f"ladder {name!r} of package {point.dist.name!r}"
+    return f"ladder {name!r}"
+
+
+def _ladder(name: str, values: Mapping[str, Any], where: str) -> Ladder:
+    file = schema.from_mapping(values, LadderFile, where)
     if file.name_counts not in NAME_COUNTS:
-        raise unknown_name("count", file.name_counts, NAME_COUNTS, f"{path}: name_counts")
+        raise unknown_name("count", file.name_counts, NAME_COUNTS, f"{where}: name_counts")
     if not file.rungs:
-        raise ConfigError(f"{path}: rungs: a ladder needs at least one")
+        raise ConfigError(f"{where}: rungs: a ladder needs at least one")
     rungs = {}
-    for key, values in file.rungs.items():
-        place = f"{path}: rungs.{key}"
-        if not isinstance(values, dict):
-            raise ConfigError(f"{place}: expected a mapping of keys, found {values!r}")
-        merged = _laid_over(file.defaults, values)
-        training = _laid_over(vars(file.training), merged.pop("training", {}))
+    for key, own in file.rungs.items():
+        place = f"{where}: rungs.{key}"
+        if not isinstance(own, dict):
+            raise ConfigError(f"{place}: expected a mapping of keys, found {own!r}")
+        merged = _laid_over(file.defaults, own)
+        rule = merged.pop("training", {})
+        if not isinstance(rule, dict):
+            raise ConfigError(f"{place}.training: expected a mapping of keys, found {rule!r}")
+        training = _laid_over(vars(file.training), rule)
         rung = schema.from_mapping(
             {**merged, "training": training, "name": str(key)}, Rung, where=place
         )
         rung.check(place)
         rungs[str(key)] = rung
-    _check_growth(list(rungs.values()), str(path))
-    return Ladder(path.stem, file.description.strip(), rungs, file.name_counts)
+    _check_growth(list(rungs.values()), where)
+    return Ladder(name, file.description.strip(), rungs, file.name_counts)
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,3 +294,26 @@ def _check_growth(rungs: list[Rung], where: str) -> None:
                     f"parameters (without embeddings) after {before:,} in {small.name}; "
                     "list the rungs from small to large"
                 )
+
+
+def parse_count(text: str, where: str) -> float:
+    """12M, 1.2B, 590k or a plain number. Raises `ConfigError`."""
+    units = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+    unit = units.get(text[-1:].lower(), 1.0)
+    try:
+        value = float(text[:-1] if unit != 1.0 else text) * unit
+    except ValueError:
+        raise ConfigError(f"{where}: {text!r} is not a count; write 590k, 12M or 1.2B") from None
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{where}: {text!r} must be above 0")
+    return value
+
+
+def short(count: float) -> str:
+    """A count in three digits with its unit: 11.6M."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * size:
+            value = count / size
+            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+            return f"{value:.{digits}f}{unit}"
+    return f"{count:.0f}"

@@ -11,9 +11,9 @@ from omegaconf import MISSING
 from olmo_mixlaw import schema
 from olmo_mixlaw.datasets import open_dataset
 from olmo_mixlaw.errors import ConfigError, unknown_name
-from olmo_mixlaw.evaluation.catalog import task_names
+from olmo_mixlaw.laws.law import resolve
 from olmo_mixlaw.models.ladder import load_ladder
-from olmo_mixlaw.registry import LAWS
+from olmo_mixlaw.registry import STUDIED_LAWS, TASKS
 from olmo_mixlaw.runs.table import WEIGHT_TOLERANCE
 from olmo_mixlaw.shipped import find_config
 
@@ -72,7 +72,7 @@ class StudyConfig:
     mixtures: dict[str, dict[str, float]] = MISSING  # name -> ratios by tokens
     target: TargetConfig = MISSING
     seeds: list[int] = field(default_factory=lambda: [1])
-    laws: list[str] = field(default_factory=lambda: ["no_mixture", "additive", "transfer"])
+    laws: list[str] = field(default_factory=lambda: list(STUDIED_LAWS))
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_every: int = 250  # steps; a killed run goes on from its last checkpoint
@@ -96,7 +96,7 @@ def check(study: StudyConfig, where: str) -> None:
     for key in ("sizes", "tokens", "domains", "mixtures", "seeds", "laws"):
         if not getattr(study, key):
             raise ConfigError(f"{where}: {key}: at least one is needed")
-    ladder = load_ladder(study.ladder)
+    ladder = load_ladder(study.ladder, f"{where}: ladder")
     for key, size in [*(("sizes", s) for s in study.sizes), ("target.size", study.target.size)]:
         if size not in ladder.rungs:
             raise unknown_name("size", size, ladder.rungs, f"{where}: {key}")
@@ -120,10 +120,9 @@ def check(study: StudyConfig, where: str) -> None:
             f"{LEAST_VOCABULARY} (the bytes and two markers)"
         )
     for law in study.laws:
-        LAWS.get(law, f"{where}: laws")
+        resolve(law, f"{where}: laws")
     for task in study.evaluation.tasks:
-        if task not in task_names():
-            raise unknown_name("task", task, task_names(), f"{where}: evaluation.tasks")
+        TASKS.get(task, f"{where}: evaluation.tasks")
     for key in ("weights", "bounds"):
         for domain in getattr(study.target, key):
             if domain not in study.domains:

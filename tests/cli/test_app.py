@@ -19,6 +19,22 @@ def test_help_lists_every_command_without_importing_it():
     assert all(name in done.stdout for name in cli.COMMANDS)
 
 
+@pytest.mark.parametrize("module", ["olmo_mixlaw", "olmo_mixlaw.cli"])
+def test_the_package_runs_as_a_module(module):
+    command = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("olmo-mixlaw, version ")
+
+
+def test_what_olmes_loads_of_us_is_no_command():
+    code = (
+        "import sys, olmo_mixlaw.plugin; print(*(n for n in sys.modules if n.startswith("
+        "('click', 'torch', 'numpy', 'olmo_mixlaw.cli', 'olmo_mixlaw.evaluation'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 def test_every_command_can_be_loaded():
     for name in cli.COMMANDS:
         assert cli.app.get_command(None, name).help, name

@@ -1,7 +1,6 @@
-"""The command line, and a dataset that another package brings."""
+"""The command line of datasets."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 from olmo_mixlaw.cli.app import app, run
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "docs" / "example_dataset"
 
 
 @pytest.fixture
@@ -71,45 +69,3 @@ def test_the_script_does_what_the_command_does(small_uri, tokenizer_path, tmp_pa
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "of 50 documents" in result.stdout
-
-
-@pytest.mark.slow
-def test_a_package_adds_a_dataset(tokenizer_path, tmp_path):
-    pytest.importorskip("setuptools")
-    source, target = tmp_path / "source", tmp_path / "site"
-    # A copy, since building leaves files beside the sources.
-    for path in EXAMPLE.rglob("*"):
-        if path.suffix in (".py", ".toml"):
-            copy = source / path.relative_to(EXAMPLE)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True)
-    environment = {**os.environ, "PYTHONPATH": str(target)}
-
-    def command(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "olmo_mixlaw.cli.app", "data", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    shown = command("show", "mixlaw:squares?n=13")
-    assert shown.returncode == 0, shown.stderr
-    assert "The square of 2 is 4." in shown.stdout
-    assert command("show", "mixlaw:squares?n=0").returncode == 2
-    made = command(
-        "make",
-        "mixlaw:squares?n=13",
-        str(tmp_path / "out"),
-        "--documents",
-        "90",
-        "--tokenizer",
-        tokenizer_path,
-        "--processes",
-        "2",
-    )
-    assert made.returncode == 0, made.stderr
-    assert "of 90 documents" in made.stdout

@@ -133,7 +133,7 @@ def test_study_runs_as_jobs_of_a_cluster(cluster, study_file, tmp_path):
             ("size: w64", "size: w16"),
         ]
     )
-    command = [sys.executable, "-m", "olmo_mixlaw.cli.app", "study", "run", str(path)]
+    command = [sys.executable, "-m", "olmo_mixlaw", "study", "run", str(path)]
     done = subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "out").glob("runs/*/job.json"))) == 3

@@ -1,0 +1,85 @@
+"""`olmo-mixlaw compare`: laws by their error on what is held out, and which one to choose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from olmo_mixlaw.atomic import open_atomic
+from olmo_mixlaw.cli.options import SEED, given_table, table_options
+from olmo_mixlaw.cli.recipe import recipe_option
+from olmo_mixlaw.errors import ConfigError
+
+
+@click.command()
+@recipe_option
+@table_options
+@click.option(
+    "--laws",
+    default="auto",
+    show_default=True,
+    help="Names of laws, with commas. auto: one of each kind, and their stack where the table is "
+    "short enough for it.",
+)
+@click.option("--folds", default=5, show_default=True, help="Folds of the held mixtures.")
+@click.option(
+    "--capacity",
+    default="total",
+    show_default=True,
+    help="What N is: total, active, or the rho between them (a number from 0 to 1, as `fit` "
+    "found it).",
+)
+@click.option("--figure", default=None, metavar="FILE", help="Draw the held-out errors.")
+@click.option("--out", default=None, help="Also write the table as CSV.")
+@SEED
+def compare(
+    laws: str,
+    folds: int,
+    capacity: str,
+    figure: str | None,
+    out: str | None,
+    seed: int,
+    **options: Any,
+) -> None:
+    """Compare laws by their error on mixtures and sizes held out, and choose one."""
+    from olmo_mixlaw.laws.choice import selection
+    from olmo_mixlaw.laws.law import resolve
+    from olmo_mixlaw.laws.sizes import Size, check_capacity
+
+    size = Size.fixed("effective", _rho(capacity))
+    chosen = None
+    if laws != "auto":
+        chosen = [resolve(name.strip(), "--laws") for name in laws.split(",")]
+    design = given_table(options).design()
+    if size.rho < 1:
+        check_capacity(design, "active")
+        design = size.applied(design)
+    if chosen is None:
+        chosen = [resolve(name) for name in selection.default_laws(design)]
+    result = selection.compare(
+        design, chosen, folds=folds, seed=seed, progress=lambda line: click.echo(line, err=True)
+    )
+    print(result.text())
+    if figure:
+        from olmo_mixlaw.report import law_figures
+
+        drawn = law_figures.held_out_errors(result.frame, result.choice)
+        print(f"drew {law_figures.save(drawn, figure)}")
+    if out:
+        with open_atomic(out, newline="") as file:
+            result.frame.to_csv(file, index=False, lineterminator="\n")
+
+
+def _rho(capacity: str) -> float:
+    ends = {"total": 1.0, "active": 0.0}
+    try:
+        rho = ends[capacity] if capacity in ends else float(capacity)
+    except ValueError:
+        rho = -1.0
+    if not 0 <= rho <= 1:
+        raise ConfigError(
+            f"--capacity {capacity}: expected total, active or a rho from 0 to 1 (`olmo-mixlaw fit "
+            "--capacity effective` finds it)"
+        )
+    return rho

@@ -1,0 +1,39 @@
+"""`olmo-mixlaw export`: an OLMo checkpoint to HuggingFace, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def export() -> None:
+    """Turn OLMo checkpoints into HuggingFace folders, and back."""
+
+
+@export.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--tokenizer", help="A tokenizer.json, instead of the one the run was trained with.")
+@click.option(
+    "--own-class",
+    is_flag=True,
+    help="Export to olmo_mixlaw's class: shared experts, dense layers, sigmoid routing.",
+)
+def hf(checkpoint: Path, out: Path, tokenizer: str | None, own_class: bool) -> None:
+    """Write the unsharded OLMo CHECKPOINT as the HuggingFace folder OUT."""
+    from olmo_mixlaw.models.export import export as write
+
+    click.echo(f"wrote {write(checkpoint, out, tokenizer=tokenizer, own_class=own_class)}")
+
+
+@export.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def olmo(model: Path, out: Path) -> None:
+    """Write the HuggingFace folder MODEL as the OLMo checkpoint OUT (ending in -unsharded)."""
+    from olmo_mixlaw.models.export import import_hf
+
+    click.echo(f"wrote {import_hf(model, out)}; train it with --load_path={out}")
+    click.echo("  --reset_optimizer_state=true --reset_trainer_state=true")

@@ -1,0 +1,120 @@
+"""`olmo-mixlaw predict`: the losses that a saved fit expects for the rows of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+import pandas as pd
+
+from olmo_mixlaw.atomic import open_atomic
+from olmo_mixlaw.cli.options import BOOTSTRAP, LEVEL, SEED, refits, table_options
+from olmo_mixlaw.cli.recipe import recipe_option
+from olmo_mixlaw.errors import DataError
+from olmo_mixlaw.runs import ALIASES, WEIGHT, read_frame
+
+if TYPE_CHECKING:
+    from olmo_mixlaw.laws.fitted import Fit
+
+
+@click.command()
+@click.argument("fit_path", metavar="FIT")
+@recipe_option
+@click.option(
+    "--query",
+    required=True,
+    metavar="PATH",
+    help="Rows to predict: columns w_<domain>, n_params, n_tokens, domain (and n_active).",
+)
+@click.option(
+    "--interval",
+    is_flag=True,
+    help="Columns low and high, between which a new run is expected 90 % of the time, by the "
+    "law's own account.",
+)
+@table_options
+@BOOTSTRAP
+@click.option("--out", default="predictions.csv", show_default=True, help="Where they go.")
+@SEED
+def predict(
+    fit_path: str, query: str, interval: bool, bootstrap: int, out: str, seed: int, **options: Any
+) -> None:
+    """Predict losses for the rows of a table, in the same order."""
+    from olmo_mixlaw.laws.fitted import Fit
+
+    fitted = Fit.load(fit_path)
+    asked = read_query(fitted, read_frame(query), query)
+    frame = asked.frame.assign(loss=asked.column(asked.predicted(fitted)))
+    if bootstrap:
+        from olmo_mixlaw.laws.choice.uncertainty import interval as central
+
+        rng = np.random.default_rng(seed)
+        draws = []
+        for other in refits(fitted, options, bootstrap, seed):
+            noise = rng.normal(size=(len(frame), len(fitted.targets))) * fitted.noise
+            draws.append(asked.column(asked.predicted(other) * np.exp(noise)))
+        frame["low"], frame["high"] = central(np.array(draws), LEVEL)
+    elif interval:
+        from olmo_mixlaw.laws.choice.uncertainty import predicted_interval
+
+        low, high = predicted_interval(
+            fitted,
+            asked.ratios,
+            asked.n_params,
+            asked.n_tokens,
+            level=LEVEL,
+            n_active=asked.n_active,
+        )
+        frame["low"], frame["high"] = asked.column(low), asked.column(high)
+    with open_atomic(out, newline="") as file:
+        frame.to_csv(file, index=False, lineterminator="\n")
+    print(f"{len(frame)} rows predicted, saved to {out}")
+
+
+@dataclass(frozen=True)
+class Query:
+    """Rows to predict: `ratios` (R, K), sizes and budgets, and the target (R,) that each asks."""
+
+    frame: pd.DataFrame
+    ratios: np.ndarray
+    n_params: Any
+    n_tokens: Any
+    n_active: Any
+    target: np.ndarray
+
+    def predicted(self, fitted: Fit) -> np.ndarray:
+        """Losses of all targets, (R, T)."""
+        return fitted.predict(self.ratios, self.n_params, self.n_tokens, self.n_active)
+
+    def column(self, losses: np.ndarray) -> np.ndarray:
+        """The loss (R,) of each row's own target."""
+        return losses[np.arange(len(self.frame)), self.target]
+
+
+def read_query(fitted: Fit, frame: pd.DataFrame, where: str) -> Query:
+    """The rows of a query, checked against the fit. Raises `DataError`."""
+    renamed = {k: v for k, v in ALIASES.items() if v not in frame}
+    frame = frame.rename(columns=renamed)
+    for column in [WEIGHT + name for name in fitted.domains] + ["domain"]:
+        if column not in frame:
+            raise DataError(f"{where}: column {column!r} is missing")
+    unknown = set(frame["domain"]) - set(fitted.targets)
+    if unknown:
+        raise DataError(
+            f"{where}: column 'domain': {sorted(unknown)[0]!r} was not fitted "
+            f"(known: {', '.join(fitted.targets)})"
+        )
+    known = {
+        c: frame[c].to_numpy(float) for c in ("n_params", "n_tokens", "n_active") if c in frame
+    }
+    number = {name: i for i, name in enumerate(fitted.targets)}
+    return Query(
+        frame,
+        frame[[WEIGHT + name for name in fitted.domains]].to_numpy(float),
+        known.get("n_params", np.nan),
+        known.get("n_tokens", np.nan),
+        known.get("n_active"),
+        frame["domain"].map(number).to_numpy(int),
+    )

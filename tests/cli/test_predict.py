@@ -1,0 +1,61 @@
+"""`olmo-mixlaw predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+Command = Callable[..., int]
+
+
+def test_rows_are_predicted_in_their_order(folder: Path, fitted: Path, mixlaw: Command) -> None:
+    measured = pd.read_csv(folder / "table" / "losses.csv")
+    query, out = folder / "q.csv", folder / "p.csv"
+    asked = measured.drop(columns="loss").sample(frac=1, random_state=0)
+    asked.to_csv(query, index=False)
+    assert mixlaw("predict", fitted, "--query", query, "--out", out) == 0
+    result = pd.read_csv(out)
+    assert list(result["run_id"]) == list(asked["run_id"])
+    truth = measured.set_index(["run_id", "domain"])["loss"]
+    guess = result.set_index(["run_id", "domain"])["loss"]
+    assert np.abs(guess / truth.loc[guess.index] - 1).mean() < 0.01
+
+
+def test_predictions_with_intervals_hold_the_truth(
+    folder: Path, fitted: Path, mixlaw: Command
+) -> None:
+    query, out = folder / "table" / "losses.csv", folder / "p.csv"
+    for extra in (("--interval",), ("--bootstrap", 20, "--table", folder / "table")):
+        assert mixlaw("predict", fitted, "--query", query, "--out", out, *extra) == 0
+        frame, truth = pd.read_csv(out), pd.read_csv(query)["loss"]
+        assert (frame["low"] < frame["loss"]).all()
+        assert (frame["loss"] < frame["high"]).all()
+        inside = ((frame["low"] <= truth) & (truth <= frame["high"])).mean()
+        assert inside > 0.75
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"domain": "essays"}, "column 'domain': 'essays' was not fitted (known: web, code"),
+        ({"w_web": None}, "column 'w_web' is missing"),
+    ],
+)
+def test_a_query_that_the_fit_cant_answer_is_refused(
+    folder: Path,
+    fitted: Path,
+    mixlaw: Command,
+    capsys: pytest.CaptureFixture,
+    change: dict[str, str | None],
+    message: str,
+) -> None:
+    query = folder / "q.csv"
+    frame = pd.read_csv(folder / "table" / "losses.csv").assign(**change)
+    frame.drop(columns=[c for c, v in change.items() if v is None]).to_csv(query, index=False)
+    assert mixlaw("predict", fitted, "--query", query, "--out", folder / "p.csv") == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "p.csv").exists()

@@ -1,0 +1,34 @@
+"""`--recipe`: options from a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from olmo_mixlaw.cli.recipe import load_recipe
+
+
+@pytest.mark.parametrize("name", ["olmix", "regmix", "wide", "moe-sparsity"])
+def test_shipped_recipes_can_be_read(name: str) -> None:
+    assert load_recipe(name)["law"]
+
+
+def test_a_recipe_sets_options_and_the_command_line_wins(
+    folder: Path, mixlaw: Callable[..., int], capsys: pytest.CaptureFixture
+) -> None:
+    recipe, saved, out = folder / "mine.yaml", folder / "f.json", folder / "best.yaml"
+    recipe.write_text(
+        "table: table\nlaw: no_mixture\nat_most: {web: 0.1}\nn_params: 1.0e+8\nn_tokens: 1.0e+9\n"
+    )
+    assert mixlaw("fit", "--recipe", recipe, "--out", saved) == 0
+    assert "no_mixture:" in capsys.readouterr().out
+    assert mixlaw("fit", "--recipe", recipe, "--law", "transfer", "--out", saved) == 0
+    assert "transfer:" in capsys.readouterr().out
+    assert mixlaw("optimize", saved, "--recipe", recipe, "--out", out) == 0
+    assert yaml.safe_load(out.read_text())["mixture"]["ratios"]["web"] <= 0.1
+    recipe.write_text("tabel: table\n")
+    assert mixlaw("fit", "--recipe", recipe) == 2
+    assert "did you mean 'table'" in capsys.readouterr().err
