@@ -11,8 +11,8 @@ export OMP_NUM_THREADS ?= 1
 quickstart: setup  ## train a ladder of micro models on this machine and open questions to a report
 	$(BIN)/olmo-mixlaw study run configs/studies/micro.yaml
 
-test: setup  ## lint, types and the fast tests
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+test: setup  ## lint, the flow of imports, types and the fast tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 	$(BIN)/pytest -n 2 -m "not slow and not gpu"
 
 test-slow: setup

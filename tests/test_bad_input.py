@@ -101,7 +101,7 @@ def test_missing_file_is_named(capsys, arguments):
 @pytest.mark.slow
 def test_checkpoint_of_another_vocabulary_is_refused_before_training(tmp_path):
     def train(*overrides):
-        command = [sys.executable, "-m", "olmo_mixlaw.cli.app", "train", config, *overrides]
+        command = [sys.executable, "-m", "olmo_mixlaw", "train", config, *overrides]
         return subprocess.run(command, capture_output=True, text=True)
 
     config = train_config(tmp_path)

@@ -1,4 +1,8 @@
-"""A dataset of one's own: statements such as "The square of 12 is 144." """
+"""A dataset: training text by index, and what to ask of a model that has learnt it.
+
+Constructor arguments are the URI's keys: `mixlaw:squares?n=13` is `Squares(n=13)`. Text must
+depend on the index alone, so that any process makes the same and a run can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from olmo_mixlaw.errors import DataError
 
 
 class Squares(Dataset):
-    """The squares of the numbers 0 to `n` - 1, over and over. The URI's keys are the arguments."""
+    """The squares of the numbers 0 to `n` - 1, over and over."""
 
     def __init__(self, n: int = 100) -> None:
         if n < 1:
