@@ -8,10 +8,10 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import parse_qsl, unquote
 
 from olmo_mixlaw.datasets.base import Dataset
 from olmo_mixlaw.errors import DataError, ExtensionError, MixlawError, unknown_name
@@ -48,12 +48,6 @@ def parse(uri: str, where: str = "") -> tuple[str, dict[str, str]]:
         twice = next(key for key in values if [k for k, _ in pairs].count(key) > 1)
         raise DataError(f"{place}{uri!r}: {twice} is given twice")
     return dataset_name(uri), values
-
-
-def write(name: str, parameters: Mapping[str, str]) -> str:
-    """The URI that `parse` reads as `name` and `parameters`."""
-    query = urlencode(parameters, safe=":,/", quote_via=quote)
-    return f"{SCHEME}{name}?{query}" if query else SCHEME + name
 
 
 def take(uri: str, key: str, where: str = "") -> tuple[str, str | None]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from uris import write
 
-from olmo_mixlaw.datasets.uri import SCHEME, dataset_name, is_uri, parse, take, write
+from olmo_mixlaw.datasets.uri import SCHEME, dataset_name, is_uri, parse, take
 from olmo_mixlaw.errors import DataError
 
 NAMES = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
 # Every character that a query gives a meaning to, often; any other one too.
 TEXTS = st.text(st.one_of(st.sampled_from(" +%&=?#;:,/%20"), st.characters(codec="utf-8")))
 PARAMETERS = st.dictionaries(TEXTS, TEXTS, max_size=5)
+
+
 # As people write them: with a plus or a space left as it is, and with escapes that needn't be.
 QUERIES = st.lists(
     st.tuples(NAMES, st.text(st.sampled_from("ab+ é/:,%"), max_size=8).map(lambda t: t + "%2b")),

@@ -27,9 +27,9 @@ pytest.importorskip("olmo")
 from olmo.config import TrainConfig
 from olmo.data import IterableDataset
 from olmo.train import Trainer
+from uris import write as write_uri
 
 from olmo_mixlaw.datasets.uri import parse
-from olmo_mixlaw.datasets.uri import write as write_uri
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.mixture.schedule import Constant, Pieces, RunLength, Schedule
 from olmo_mixlaw.registry import SCHEDULES

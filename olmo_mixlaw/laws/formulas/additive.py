@@ -18,7 +18,7 @@ from olmo_mixlaw.laws.formulas.parameters import (
     Layout,
     each,
     exponent,
-    floor,
+    scaling,
 )
 from olmo_mixlaw.laws.formulas.shares import Worths, power_parameters
 from olmo_mixlaw.laws.formulas.terms import DATA, FLOOR, SIZE, Power, SumOfTerms, Term
@@ -44,10 +44,7 @@ class Additive(SumOfTerms):
     shares = (Worths("S", "C", "gamma"),)
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
-        layout.add_size(scene, target)
-        layout.add_data(scene, target)
+        layout = scaling(scene, target)
         add_mixture(layout, scene, target)
         return layout
 
@@ -71,8 +68,7 @@ class Joint(SumOfTerms):
     shares = (Worths("S", "C", "gamma"), Worths("a", "a"), Worths("b", "b"))
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
+        layout = scaling(scene, target, size=False, data=False)
         # (sum_j a_j h_j)^mu is TERM_SHARE of the loss when mu is as the prior has it.
         middle = np.log(TERM_SHARE * float(scene.low[target])) / np.exp(JOINT_POWER[0])
         for has, exp, worth, power, prior in (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.formulas.parameters import Layout, each, floor, layout_of
+from olmo_mixlaw.laws.formulas.parameters import Layout, each, layout_of, scaling
 from olmo_mixlaw.laws.formulas.terms import FLOOR, LOG_RANGE, SIZE, SumOfTerms
 from olmo_mixlaw.laws.law import Inputs, Parameter, Scene
 
@@ -27,9 +27,7 @@ class AutoScale(SumOfTerms):
     terms = (FLOOR, SIZE)
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
-        layout.add_size(scene, target)
+        layout = scaling(scene, target, data=False)
         layout.add("u", Parameter("u", "1/D_ref", np.log(50.0), 3.0, -5.0, 30.0))
         layout.add(
             "shift", each("alpha", scene.domains, "share of D", np.log(0.1), 2.0, -12.0, 6.0)

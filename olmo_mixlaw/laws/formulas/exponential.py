@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.formulas.parameters import Layout, each, floor
+from olmo_mixlaw.laws.formulas.parameters import Layout, each, scaling
 from olmo_mixlaw.laws.formulas.shares import Pull
 from olmo_mixlaw.laws.formulas.terms import DATA, FLOOR, SIZE, Power, SumOfTerms, Term
 from olmo_mixlaw.laws.law import Scene
@@ -34,10 +34,7 @@ class Exponential(SumOfTerms):
     shares = (Pull("S", "t"),)
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
-        layout.add_size(scene, target)
-        layout.add_data(scene, target)
+        layout = scaling(scene, target)
         add_slopes(layout, scene, target)
         return layout
 
@@ -53,8 +50,7 @@ class LogLinear(SumOfTerms):
     shares = (Pull("S", "t"),)
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
+        layout = scaling(scene, target, size=False, data=False)
         add_slopes(layout, scene, target)
         return layout
 

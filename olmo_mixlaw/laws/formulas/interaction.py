@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from olmo_mixlaw.laws.formulas.additive import MIXTURE, add_mixture
-from olmo_mixlaw.laws.formulas.parameters import Layout, each, floor
+from olmo_mixlaw.laws.formulas.parameters import Layout, each, scaling
 from olmo_mixlaw.laws.formulas.shares import Worths
 from olmo_mixlaw.laws.formulas.terms import DATA, FLOOR, SumOfTerms
 from olmo_mixlaw.laws.law import Scene
@@ -29,9 +29,7 @@ class Interaction(SumOfTerms):
     shares = (Worths("S", "C", "gamma", drift="nu"),)
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
-        layout.add_data(scene, target)
+        layout = scaling(scene, target, size=False)
         add_mixture(layout, scene, target)
         if scene.has_n:
             layout.add("nu", each("nu", scene.domains, "1", *NU_PRIOR, -1.5, 3.0, log=False))

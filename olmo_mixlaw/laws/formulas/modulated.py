@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmo_mixlaw.laws.formulas.parameters import Layout, amplitude, exponent, floor
+from olmo_mixlaw.laws.formulas.parameters import Layout, amplitude, exponent, scaling
 from olmo_mixlaw.laws.formulas.shares import Worths, power_parameters, worth_parameters
 from olmo_mixlaw.laws.formulas.terms import FLOOR, SumOfTerms, term
 from olmo_mixlaw.laws.law import Parameter, Scene
@@ -35,8 +35,7 @@ class Modulated(SumOfTerms):
     shares = (Worths("S", "T", "g"),)
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
+        layout = scaling(scene, target, size=False, data=False)
         layout.add("G", amplitude("G", scene, target, OWN_SHARE))
         layout.add("a", exponent("a", OWN_POWER))
         layout.add_size(scene, target)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from olmo_mixlaw.laws.formulas.parameters import Layout, floor
+from olmo_mixlaw.laws.formulas.parameters import Layout, scaling
 from olmo_mixlaw.laws.formulas.terms import DATA, FLOOR, SIZE, SumOfTerms
 from olmo_mixlaw.laws.law import Scene
 
@@ -23,8 +23,4 @@ class NoMixture(SumOfTerms):
     terms = (FLOOR, SIZE, DATA)
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
-        layout.add_size(scene, target)
-        layout.add_data(scene, target)
-        return layout
+        return scaling(scene, target)

@@ -54,6 +54,17 @@ class Layout:
             self.add("beta", exponent("beta", EXPONENT_D))
 
 
+def scaling(scene: Scene, target: int, *, size: bool = True, data: bool = True) -> Layout:
+    """A layout that begins with E and, where sizes or budgets vary, their terms."""
+    layout = Layout()
+    layout.add("E", floor(scene, target))
+    if size:
+        layout.add_size(scene, target)
+    if data:
+        layout.add_data(scene, target)
+    return layout
+
+
 @lru_cache(maxsize=64)
 def layout_of(law: Any, scene: Scene) -> Layout:
     """The law's layout, kept: to build it takes longer than to evaluate a short table."""

@@ -22,7 +22,7 @@ from olmo_mixlaw.laws.formulas.parameters import (
     Layout,
     amplitude,
     exponent,
-    floor,
+    scaling,
 )
 from olmo_mixlaw.laws.formulas.shares import Worths, power_parameters, worth_parameters
 from olmo_mixlaw.laws.formulas.terms import FLOOR, SIZE, SumOfTerms, term
@@ -45,9 +45,7 @@ class Transfer(SumOfTerms):
     shares = (Worths("S", "T"),)
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
-        layout.add_size(scene, target)
+        layout = scaling(scene, target, data=False)
         layout.add("B", amplitude("B", scene, target, LENT_SHARE))
         layout.add("beta", exponent("beta", EXPONENT_D))
         layout.add("T", worth_parameters("T", scene, target))
@@ -83,8 +81,7 @@ class TwoPool(SumOfTerms):
     shares = (Worths("P", "P"), Worths("T", "T"))
 
     def layout(self, scene: Scene, target: int = 0) -> Layout:
-        layout = Layout()
-        layout.add("E", floor(scene, target))
+        layout = scaling(scene, target, size=False, data=False)
         layout.add("A", amplitude("A", scene, target, *SIZE_TERM))
         if scene.has_n:
             layout.add("alpha", exponent("alpha", EXPONENT_N))
