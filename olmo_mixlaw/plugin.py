@@ -37,8 +37,8 @@ def extend_olmes(module: ModuleType) -> None:
         return
     for point in entry_points(group=GROUP):
         try:
-            additions: dict[str, Any] = getattr(point.load(), function, dict)()
-        except Exception as error:
+            additions: dict[str, Any] = dict(getattr(point.load(), function, dict)())
+        except (Exception, SystemExit) as error:
             complain(f"plugin {point.name!r}: {function}: {type(error).__name__}: {error}")
             continue
         for key, value in additions.items():

@@ -26,7 +26,7 @@ class Goal(Protocol):
 
 @dataclass(frozen=True)
 class MeanLoss:
-    """The weighted mean of the losses, in nats; `weights` (T,) sum to 1."""
+    """The weighted mean of the losses, in their unit; `weights` (T,) sum to 1."""
 
     weights: np.ndarray
     label: str = "mean loss"
@@ -45,8 +45,8 @@ def weights_of(given: Mapping[str, float] | None, names: list[str], kind: str) -
     if given is None:
         return np.full(len(names), 1 / len(names))
     weights = named(given, names, kind, f"{kind} weight", 0.0)
-    if (weights < 0).any() or weights.sum() <= 0:
-        raise ConfigError(f"{kind} weights must not be negative and must not all be 0")
+    if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+        raise ConfigError(f"{kind} weights must be finite, must not be negative and not all be 0")
     return weights / weights.sum()
 
 

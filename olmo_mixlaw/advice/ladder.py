@@ -6,6 +6,7 @@ size held out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
 from olmo_mixlaw.laws.fitting import fit
 from olmo_mixlaw.laws.law import Law, resolve
 from olmo_mixlaw.runs import Design, RunTable
+from olmo_mixlaw.runs.units import label
 
 LEVEL = 0.9
 # Errors of form and noise drawn for each refit.
@@ -38,21 +40,25 @@ def predict_tasks(
     targets: list[Target],
     published: pd.DataFrame | None = None,
     *,
+    chance: Mapping[str, float] | None = None,
     replicates: int = 100,
     seed: int = 0,
 ) -> tuple[TwoStep, pd.DataFrame]:
     """The two-step law's predictions: a row a (target, task) with a 90 % interval.
 
     The interval holds the luck of runs (refits to resampled ones), the noise of a score, and, with
-    three sizes or more, how far the law's form erred on the sizes held out (`reach.form_error`).
-    `published` (model, task, accuracy) gives the column `actual`, else NaN; it is not fitted.
+    three sizes or more that are apart, how far the law's form erred on the sizes held out
+    (`reach.form_error`); `result.attrs["form_error"]` says whether it does. Without `replicates`
+    it is NaN. `chance` maps the start of a task's name to its floor. `published` (model, task,
+    accuracy) gives the column `actual`, else NaN; it is not fitted.
     """
-    chain, others = fit_with_replicates(frame, seed=seed, replicates=replicates)
+    chain, others = fit_with_replicates(frame, seed=seed, chance=chance, replicates=replicates)
     n = np.array([t.n_params for t in targets])
     d = np.array([t.n_tokens for t in targets])
     loss, accuracy = chain.predict(n, d)
     rng = np.random.default_rng(seed)
-    form = form_error(checked_tasks(frame), chain.options, seed=seed) if others else None
+    checked = checked_tasks(frame)
+    form = form_error(checked, chain.options, chance=chance, seed=seed) if others else None
     draws = []
     for other in [o for o in others for _ in range(DRAWS)]:
         middle = other.predict(n, d)[1]
@@ -60,7 +66,7 @@ def predict_tasks(
             middle = form.draw(middle, chain.floors, form.reach(n, d), rng)
         noisy = middle * np.exp(rng.normal(size=accuracy.shape) * chain.noise)
         draws.append(np.minimum(noisy, 1.0))  # an accuracy ends there, whatever the noise
-    low, high = interval(np.array(draws), LEVEL) if draws else (accuracy, accuracy)
+    low, high = _around(accuracy, draws)
     known = (
         {} if published is None else published.set_index(["model", "task"])["accuracy"].to_dict()
     )
@@ -80,7 +86,19 @@ def predict_tasks(
     names = ["model", "task", "task_loss", "predicted", "low", "high", "actual"]
     result = pd.DataFrame(rows, columns=names)
     result["error"] = 100 * (result["predicted"] / result["actual"] - 1)
+    result.attrs["form_error"] = form is not None
     return chain, result
+
+
+def _around(middle: np.ndarray, draws: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the interval of the draws, widened where the prediction itself lies outside.
+
+    Refits to resampled runs are biased where the law bends: their middle isn't the whole fit's.
+    """
+    if not draws:
+        return np.full_like(middle, np.nan), np.full_like(middle, np.nan)
+    low, high = interval(np.array(draws), LEVEL)
+    return np.minimum(low, middle), np.maximum(high, middle)
 
 
 def final_scores(chain: TwoStep, frame: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +124,8 @@ def predict_losses(
 ) -> pd.DataFrame:
     """A law's predictions of the largest size from the smaller ones, and of `targets` from all.
 
-    A row a (model, run or mixture, domain). With two sizes, the rows of a law that can't
+    A row a (model, run or mixture, domain); `result.attrs["unit"]` is that of the losses, in words.
+    With two sizes, the rows of a law that can't
     extrapolate from one are left out and `FitError` says so when nothing remains.
     """
     design = table.design()
@@ -133,7 +152,9 @@ def predict_losses(
             losses=np.full_like(first.losses, np.nan),
         )
         frames.append(_predicted(chosen, design, target.name, asked, replicates, seed))
-    return pd.concat(frames, ignore_index=True)
+    result = pd.concat(frames, ignore_index=True)
+    result.attrs["unit"] = label(design.unit)
+    return result
 
 
 def _predicted(
@@ -148,7 +169,7 @@ def _predicted(
         other.predict(*where) * np.exp(rng.normal(size=middle.shape) * fitted.noise)
         for other in bootstrap(fitted, design, replicates=replicates, seed=seed)
     ]
-    low, high = interval(np.array(draws), LEVEL)
+    low, high = _around(middle, draws)
     rows = [
         (model, name, domain, middle[i, j], low[i, j], high[i, j], asked.losses[i, j])
         for i, name in enumerate(asked.run_ids)

@@ -18,9 +18,10 @@ from scipy.optimize import nnls
 
 from olmo_mixlaw.advice.goal import Goal, goal_of, named
 from olmo_mixlaw.advice.simplex import bounds_of, is_free, project, search
-from olmo_mixlaw.errors import FitError
+from olmo_mixlaw.errors import ConfigError, FitError
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.law import Surface
+from olmo_mixlaw.runs.units import NATS
 
 # Beyond this total-variation distance from the hull of the sampled mixtures, and this ratio to
 # the sampled sizes or budgets, an optimum is an extrapolation and says so.
@@ -44,9 +45,10 @@ BLENDS = (0.003, 0.01, 0.02, 0.05, 0.1)
 class Optimum:
     """The best mixture: ratios (K,) by `domains`, predicted losses (T,) by `targets`.
 
-    `objective` is the goal's value (the weighted mean loss in nats, or minus a mean score), plus
+    `objective` is the goal's `value` (the weighted mean loss in `unit`, or minus a mean score) plus
     the pull of the prior; `hull_distance` is the total variation to the nearest blend of sampled
-    mixtures; `scores` are a benchmark's, where it was the goal.
+    mixtures; `scores` are a benchmark's, where it was the goal. `verdict` says why the mixture is
+    no answer, where the fit can't tell mixtures apart.
     """
 
     domains: list[str]
@@ -60,6 +62,9 @@ class Optimum:
     warnings: list[str] = field(default_factory=list)
     n_active: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    value: float = np.nan
+    unit: str = NATS
+    verdict: str = ""
 
     def mixture(self, decimals: int = 6) -> dict[str, float]:
         """Ratios by domain, rounded so that they still sum to 1."""
@@ -73,7 +78,8 @@ class Optimum:
     def to_yaml(self) -> str:
         """The mixture as the `mixture:` section of a training configuration."""
         lines = [f"    {name}: {value:.6g}" for name, value in self.mixture().items()]
-        return "\n".join(["mixture:", "  ratios:", *lines]) + "\n"
+        head = [f"# {self.verdict}"] if self.verdict else []
+        return "\n".join([*head, "mixture:", "  ratios:", *lines]) + "\n"
 
 
 class Limits(TypedDict, total=False):
@@ -81,8 +87,10 @@ class Limits(TypedDict, total=False):
 
     `target_weights` are rescaled to sum to 1 (default: equal); `objective` is another goal, such
     as `scores.Scores.goal`. `lower` and `upper` bound the ratios; `available_tokens` caps
-    `h_i D <= max_epochs * tokens_i` (default 4); `kl` (nats) times KL(h || prior) is added
-    (default prior: the mean of the sampled mixtures).
+    `h_i D <= max_epochs * tokens_i` (default 4) with D = `cap_tokens`, the budget of the run that
+    the mixture is for (default: the budget at which the law is asked); `kl` times KL(h || prior) is
+    added to the goal, in its unit. A `prior` names every domain and is rescaled to sum to 1
+    (default: the mean of the sampled mixtures).
     """
 
     objective: Goal | None
@@ -91,6 +99,7 @@ class Limits(TypedDict, total=False):
     upper: Mapping[str, float] | float
     available_tokens: Mapping[str, float] | None
     max_epochs: float
+    cap_tokens: float | None
     prior: Mapping[str, float] | None
     kl: float
 
@@ -155,21 +164,22 @@ class Problem:
     ) -> Problem:
         """The problem that `optimum` solves. Raises as it does."""
         goal = goal_of(limits.get("objective"), limits.get("target_weights"), fit.targets)
+        cap, kl = limits.get("cap_tokens"), limits.get("kl", 0.0)
+        if cap is not None and limits.get("available_tokens") is None:
+            raise ConfigError("cap_tokens: needs available_tokens, the tokens that domains have")
+        if not 0 <= kl < np.inf:
+            raise ConfigError(f"kl: must be finite and not negative, found {kl:g}")
         low, high = bounds_of(
             fit.domains,
             limits.get("lower", 0.0),
             limits.get("upper", 1.0),
             limits.get("available_tokens"),
             limits.get("max_epochs", MOST_EPOCHS),
-            n_tokens,
+            n_tokens if cap is None else cap,
         )
-        prior = limits.get("prior")
-        middle = fit.mixtures.mean(0)
-        if prior is not None:
-            middle = named(prior, fit.domains, "domain", "prior", 0.0)
-        middle = np.maximum(middle / middle.sum(), 1e-9)
+        middle = _middle(fit, limits.get("prior"))
         size = fit.checked_scale(n_params, n_tokens, n_active)
-        return cls(fit, goal, low, high, middle, limits.get("kl", 0.0), size, n_tokens)
+        return cls(fit, goal, low, high, middle, kl, size, n_tokens)
 
     @cached_property
     def surface(self) -> Surface:
@@ -250,6 +260,7 @@ def _described(
 ) -> Optimum:
     distance = hull_distance(ratios, fit.mixtures)
     scores = getattr(goal, "scores", None)
+    by_goal = float(goal(losses[None])[0][0])
     return Optimum(
         fit.domains,
         ratios,
@@ -262,7 +273,27 @@ def _described(
         _warnings(fit, distance, float(fit.size_of(n_params, n_active)), n_tokens),
         n_active,
         scores(losses[None]) if scores else {},
+        by_goal,
+        fit.unit,
+        fit.cannot_tell_mixtures(),
     )
+
+
+def _middle(fit: Fit, prior: Mapping[str, float] | None) -> np.ndarray:
+    """The mixture (K,) towards which `kl` pulls. Raises `ConfigError`."""
+    if prior is None:
+        middle = fit.mixtures.mean(0)
+    else:
+        middle = named(prior, fit.domains, "domain", "prior", 0.0)
+        lacking = [name for name in fit.domains if name not in prior]
+        if lacking:
+            raise ConfigError(
+                f"prior: domain {lacking[0]!r} is missing; give every domain of the fit "
+                f"({', '.join(fit.domains)})"
+            )
+        if not np.isfinite(middle).all() or (middle < 0).any() or middle.sum() <= 0:
+            raise ConfigError("prior: ratios must be finite, not negative and not all 0")
+    return np.maximum(middle / middle.sum(), 1e-9)
 
 
 def optimum_path(

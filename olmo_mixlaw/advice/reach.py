@@ -1,13 +1,15 @@
 """How far a two-step law errs beyond the runs fitted, learnt from the sizes that it can hold out.
 
 A bootstrap knows the luck of runs, not that a power law and a sigmoid are approximations. Each of
-the larger sizes is predicted from the smaller ones. Errors are taken on the logit of the accuracy
-above chance, and divided by the reach: the distance in log(N D) beyond the fitted runs, over the
-range of log(N D) that they span. A target's error is a draw of that size times its own reach.
+the larger sizes is predicted from the smaller ones; sizes that are near each other are one. An
+error, on the logit of the accuracy above chance, has two parts: error^2 = (scale reach)^2 +
+noise^2. The reach is the distance in log(N D) beyond the fitted runs, over the range of log(N D)
+that they span; the noise is that of a score, which the law's residuals tell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,8 @@ from olmo_mixlaw.advice.two_step import TwoStep, TwoStepOptions, final_design, f
 
 # Sizes held out in turn, each leaving at least two to fit.
 MOST_HELD = 2
+# Sizes that differ by less than this factor say nothing of how the law extrapolates.
+APART = 1.15
 # A task's own errors are few: the median task's counts as this many more of them.
 SHARED_ERRORS = 2.0
 # Accuracies this near chance or 1 (as parts of the way between) have no steady logit.
@@ -59,31 +63,48 @@ def form_error(
     frame: pd.DataFrame,
     options: TwoStepOptions,
     *,
-    chance: dict[str, float] | None = None,
+    chance: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> FormError | None:
-    """Errors of the law's form on held-out sizes; None with fewer than three sizes.
+    """Errors of the law's form on held-out sizes; None with fewer than three that are apart.
 
     `frame` is a checked table of tasks. Of each held size the run of most compute counts: what a
     target is like. Larger sizes than the held one are predicted by the same fit.
     """
-    sizes = np.unique(frame["N"].to_numpy(float))
-    found = []
-    for held in range(1, min(MOST_HELD, len(sizes) - 2) + 1):
-        edge = sizes[-held] * 0.999
+    groups = groups_of(frame["N"].to_numpy(float))
+    squares, reaches = [], []
+    for held in range(1, min(MOST_HELD, len(groups) - 2) + 1):
+        edge = groups[-held][0] * 0.999
         small = frame[frame["N"] < edge]
         if small["D"].nunique() < 2:
             continue
         chain = fit_two_step(small, options, seed=seed, chance=chance)
-        found += _errors(chain, frame[frame["N"] >= edge], *_range(small), options)
-    if not found:
+        large = frame[frame["N"] >= edge]
+        for square, reach in _errors(chain, large, groups[-held:], *_range(small), options):
+            squares.append(square)
+            reaches.append(reach**2)
+    if not squares:
         return None
-    squares = np.nanmean(np.square(found), axis=0)
-    count = len(found)
-    shared = float(np.nanmedian(squares))
-    scale = np.sqrt((count * squares + SHARED_ERRORS * shared) / (count + SHARED_ERRORS))
+    # A least-squares line through the origin, each error as uncertain as its reach makes it.
+    found = np.array(squares)
+    weight = np.where(np.isfinite(found), np.array(reaches)[:, None], 0.0)
+    own = np.maximum(np.nansum(found, axis=0), 0.0) / np.maximum(weight.sum(0), 1e-300)
+    count = len(squares)
+    shared = float(np.nanmedian(own))
+    scale = np.sqrt((count * own + SHARED_ERRORS * shared) / (count + SHARED_ERRORS))
     top, span = _range(frame)
     return FormError(scale, count + SHARED_ERRORS, top, span)
+
+
+def groups_of(sizes: np.ndarray) -> list[np.ndarray]:
+    """The sizes, smallest first, those within a factor `APART` of their group's first together."""
+    groups: list[list[float]] = []
+    for size in np.unique(sizes):
+        if groups and size < APART * groups[-1][0]:
+            groups[-1].append(size)
+        else:
+            groups.append([size])
+    return [np.array(group) for group in groups]
 
 
 def _range(frame: pd.DataFrame) -> tuple[float, float]:
@@ -94,21 +115,34 @@ def _range(frame: pd.DataFrame) -> tuple[float, float]:
 
 
 def _errors(
-    chain: TwoStep, held: pd.DataFrame, top: float, span: float, options: TwoStepOptions
-) -> list[np.ndarray]:
-    """Errors in logits (T,) at a reach of 1, one a held size that lies beyond the fitted runs."""
+    chain: TwoStep,
+    held: pd.DataFrame,
+    groups: list[np.ndarray],
+    top: float,
+    span: float,
+    options: TwoStepOptions,
+) -> list[tuple[np.ndarray, float]]:
+    """Squared errors in logits (T,) less the noise's, and the reach, a group beyond the fit."""
     design = final_design(held, chain.tasks, options.window)
     last = held.groupby(["task", "run_id"], sort=False).tail(options.window)
     wide = last.groupby(["run_id", "task"])["accuracy"].mean().unstack()
     actual = wide.loc[design.run_ids, chain.tasks].to_numpy(float)
     compute = np.log(design.n_params) + np.log(design.n_tokens)
     errors = []
-    for size in np.unique(design.n_params):
-        rows = np.flatnonzero(design.n_params == size)
+    for group in groups:
+        rows = np.flatnonzero(np.isin(design.n_params, group))
         i = int(rows[compute[rows].argmax()])
         reach = (compute[i] - top) / span
         if reach <= 0:
             continue
         guess = chain.predict(design.n_params[i], design.n_tokens[i])[1][0]
-        errors.append((to_logit(guess, chain.floors) - to_logit(actual[i], chain.floors)) / reach)
+        error = to_logit(guess, chain.floors) - to_logit(actual[i], chain.floors)
+        noise = _logit_noise(actual[i], chain.floors, chain.noise)
+        errors.append((error**2 - noise**2, float(reach)))
     return errors
+
+
+def _logit_noise(accuracy: np.ndarray, floors: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """The noise of log accuracy, in logits of the way from chance to 1."""
+    part = np.clip((accuracy - floors) / (1 - floors), EDGE, 1 - EDGE)
+    return noise * accuracy / ((1 - floors) * part * (1 - part))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw.advice.optimum import Limits, optimum
-from olmo_mixlaw.errors import ConfigError, MixlawError, unknown_name
+from olmo_mixlaw.errors import ConfigError, MixlawError, complain, unknown_name
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.mixture.schedule import Constant, Pieces, RunLength, Schedule
 
@@ -36,15 +36,19 @@ class FromLaw(Schedule):
         for key in self.options:
             if key not in OPTIONS:
                 raise unknown_name("option", key, OPTIONS, f"{self.where}.options")
+            _check_numbers(self.options[key], f"{self.where}.options.{key}")
         if not Path(self.fit).exists():
             raise ConfigError(f"{self.where}.fit: {self.fit}: no such file")
         law = Fit.load(self.fit)
         self._check_sources(law.domains)
         size = float("nan") if self.n_params is None else float(self.n_params)
         try:
-            return optimum(law, size, float(run.n_tokens), **self.options).mixture()
+            best = optimum(law, size, float(run.n_tokens), **self.options)
         except MixlawError as error:
             raise type(error)(f"{self.where}: {error}") from None
+        if best.verdict:
+            complain(f"{self.where}.fit: {self.fit}: {best.verdict}")
+        return best.mixture()
 
     def pieces(self, run: RunLength) -> Pieces:
         return Constant(self.labels, self.where, self.ratios(run)).pieces(run)
@@ -62,3 +66,11 @@ class FromLaw(Schedule):
                     f"{self.where}.fit: the law in {self.fit} knows nothing of source {label!r} "
                     f"(it knows: {', '.join(domains)})"
                 )
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    """Refuse what isn't a number, or a mapping of names to numbers; YAML reads `2e9` as text."""
+    for name, one in value.items() if isinstance(value, Mapping) else [("", value)]:
+        if isinstance(one, bool) or not isinstance(one, (int, float)):
+            key = f"{where}.{name}" if name else where
+            raise ConfigError(f"{key}: expected a number such as 2.0e+9, found {one!r}")

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
-from olmo_mixlaw.advice.curve import chance_floor
+from olmo_mixlaw.advice.curve import chance_floors
 from olmo_mixlaw.errors import DataError
 from olmo_mixlaw.runs import Design, RunTable
+from olmo_mixlaw.runs.table import LOSS_METRICS as LOSSES
+from olmo_mixlaw.runs.table import SCORE_METRICS as SCORES
+from olmo_mixlaw.runs.units import BITS
 
-# The metric of a task that counts as its score, and as its loss: the first that it has.
-SCORES = ("accuracy", "acc_per_char", "acc_raw", "exact_match", "acc_per_token", "acc_uncond")
-LOSSES = ("bpb", "bits_per_byte_corr", "answer_bits")
+# What an evaluator calls a task's score, and words in the names of metrics that are none.
+PRIMARY = "primary_score"
+LOSS_WORDS = ("loss", "bits", "bpb", "perplexity", "logits")
 # A task is at chance where no smaller model is above it by this many standard errors.
 CHANCE_ERRORS = 2.0
 # A score without a number of instances counts as if it had these.
@@ -58,7 +62,7 @@ class ScoreTable:
         if route == "domains":
             return self.design
         assert self.loss is not None
-        return replace(self.design, targets=list(self.tasks), losses=self.loss)
+        return replace(self.design, targets=list(self.tasks), losses=self.loss, unit=BITS)
 
 
 def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTable:
@@ -73,7 +77,7 @@ def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTab
             m: part.assign(run_id=part["run_id"].astype(str)).set_index("run_id")
             for m, part in rows.groupby("metric")
         }
-        metric = next((m for m in SCORES if m in by_metric), None)
+        metric = _score_of(by_metric)
         if metric is None:
             continue
         part = by_metric[metric].reindex(design.run_ids)
@@ -90,18 +94,33 @@ def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTab
         found = ", ".join(sorted(set(frame["metric"].astype(str)))) or "none"
         raise DataError(
             f"{table.source} (scores): no task has a metric that is a score "
-            f"({', '.join(SCORES)}; found: {found})"
+            f"({', '.join((PRIMARY, *SCORES))}; found: {found})"
         )
     tasks = list(columns)
     whole = all(t in losses and (np.nan_to_num(losses[t], nan=1.0) > 0).all() for t in tasks)
     return ScoreTable(
         design,
         tasks,
-        np.array([chance_floor(t, chance) for t in tasks]),
+        chance_floors(tasks, chance),
         np.stack([columns[t][0] for t in tasks], 1),
         np.stack([columns[t][1] for t in tasks], 1),
         np.stack([losses[t] for t in tasks], 1) if whole else None,
     )
+
+
+def _score_of(by_metric: Mapping[str, pd.DataFrame]) -> str | None:
+    """The metric that is a task's score: the one its evaluator calls so, else the first known.
+
+    `primary_score` repeats the metric that it stands for; where that is a loss, the task has none.
+    """
+    if PRIMARY not in by_metric:
+        return next((m for m in SCORES if m in by_metric), None)
+    said = by_metric[PRIMARY]["value"]
+    for metric, part in by_metric.items():
+        same = part["value"].reindex(said.index)
+        if any(word in metric for word in LOSS_WORDS) and np.allclose(same, said, equal_nan=True):
+            return None
+    return PRIMARY
 
 
 def _binomial_error(value: np.ndarray, instances: np.ndarray) -> np.ndarray:

@@ -140,9 +140,15 @@ def bounds_of(
         for given, what, default in ((lower, "lower bound", 0.0), (upper, "upper bound", 1.0))
     )
     if available is not None:
+        if not 0 < max_epochs < np.inf:
+            raise ConfigError(f"max_epochs: must be positive and finite, found {max_epochs:g}")
+        if np.isinf(n_tokens) or n_tokens <= 0:
+            raise ConfigError(f"repetition caps: a budget of {n_tokens:g} tokens is not positive")
         if not np.isfinite(n_tokens):
             raise ConfigError("repetition caps need n_tokens: h_i D <= max_epochs * tokens_i")
         tokens = named(available, domains, "domain", "available tokens", np.inf)
+        if not (tokens >= 0).all():
+            raise ConfigError("available tokens: must be numbers that are not negative")
         high = np.minimum(high, max_epochs * tokens / n_tokens)
     for i, name in enumerate(domains):
         if not 0 <= low[i] <= high[i] <= 1 + 1e-12 or low[i] > 1:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from olmo_mixlaw.advice.curve import TOP_PRIOR, chance_floor, highest, sigmoid_curve
+from olmo_mixlaw.advice.curve import TOP_PRIOR, chance_floors, highest, sigmoid_curve
 from olmo_mixlaw.errors import DataError, FitError
 from olmo_mixlaw.laws.engine.search import learn_noise
 from olmo_mixlaw.laws.engine.solver import Prior, Problems, solve
@@ -132,7 +132,7 @@ def fit_with_replicates(
     options = options or TwoStepOptions()
     frame = checked_tasks(frame)
     tasks = list(dict.fromkeys(frame["task"]))
-    floors = np.array([chance_floor(task, chance) for task in tasks])
+    floors = chance_floors(tasks, chance)
     design = final_design(frame, tasks, options.window)
     rows = _step2_rows(frame, tasks, design.run_ids, options)
     focus = _focus(design.n_params * design.n_tokens, options)
@@ -160,13 +160,30 @@ def checked_tasks(frame: pd.DataFrame, where: str = "the table of tasks") -> pd.
             raise DataError(
                 f"{where}: column {column!r} is missing (found: {', '.join(map(str, frame))})"
             )
-    for column in ("N", "D", "bpb", "accuracy"):
-        bad = ~np.isfinite(pd.to_numeric(frame[column], errors="coerce"))
-        if bad.any():
-            line = int(np.argmax(bad)) + 2
-            value = frame[column].iloc[line - 2]
-            raise DataError(f"{where}: line {line}, column {column!r}: {value!r} is not a number")
+    frame = frame.reset_index(drop=True)
+    values = {c: pd.to_numeric(frame[c], errors="coerce") for c in ("N", "D", "bpb", "accuracy")}
+    for column, found in values.items():
+        _refuse(frame, ~np.isfinite(found), column, "is not a number", where)
+        if column == "accuracy":
+            said = "is not a share of 1 (0 to 1); divide percent by 100"
+            _refuse(frame, (found < 0) | (found > 1), column, said, where)
+        else:
+            _refuse(frame, found <= 0, column, "must be more than 0", where)
+    frame = frame.assign(**values)
+    twice = frame.duplicated(["task", "run_id", "D"])
+    _refuse(frame, twice, "D", "stands twice for this run and task", where)
+    sizes = frame.groupby("run_id")["N"].transform("first")
+    _refuse(frame, frame["N"] != sizes, "N", "is not the size of this run's first line", where)
     return frame.sort_values(["task", "run_id", "D"], kind="stable")
+
+
+def _refuse(frame: pd.DataFrame, bad: pd.Series, column: str, said: str, where: str) -> None:
+    """Raises `DataError` for the first of the `bad` lines, counted as in a file with a header."""
+    if bad.any():
+        row = int(np.argmax(bad))
+        value = frame[column].iloc[row]
+        value = value.item() if isinstance(value, np.generic) else value
+        raise DataError(f"{where}: line {row + 2}, column {column!r}: {value!r} {said}")
 
 
 def final_design(frame: pd.DataFrame, tasks: list[str], window: int) -> Design:

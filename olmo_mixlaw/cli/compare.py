@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from olmo_mixlaw.atomic import open_atomic
-from olmo_mixlaw.cli.options import SEED, given_table, table_options
+from olmo_mixlaw.cli.options import SEED, given_table, refuse_input, table_options
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.errors import ConfigError
 
@@ -22,7 +22,13 @@ from olmo_mixlaw.errors import ConfigError
     help="Names of laws, with commas. auto: one of each kind, and their stack where the table is "
     "short enough for it.",
 )
-@click.option("--folds", default=5, show_default=True, help="Folds of the held mixtures.")
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    default=5,
+    show_default=True,
+    help="Folds of the held mixtures.",
+)
 @click.option(
     "--capacity",
     default="total",
@@ -51,7 +57,10 @@ def compare(
     chosen = None
     if laws != "auto":
         chosen = [resolve(name.strip(), "--laws") for name in laws.split(",")]
-    design = given_table(options).design()
+    refuse_input("--out", out, options["table"], options["ratios"], options["metrics"])
+    table = given_table(options)
+    design = table.design()
+    print(f"{table.text()}\n")
     if size.rho < 1:
         check_capacity(design, "active")
         design = size.applied(design)
@@ -68,7 +77,8 @@ def compare(
         print(f"drew {law_figures.save(drawn, figure)}")
     if out:
         with open_atomic(out, newline="") as file:
-            result.frame.to_csv(file, index=False, lineterminator="\n")
+            shown = result.frame.assign(unit=result.unit)
+            shown.to_csv(file, index=False, lineterminator="\n")
 
 
 def _rho(capacity: str) -> float:

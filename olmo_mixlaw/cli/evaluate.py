@@ -52,7 +52,7 @@ def evaluate(
             raise click.UsageError(f"{name} is missing")
     assert model is not None
     assert output_dir is not None
-    if limit is not None and limit >= 1:
+    if limit is not None and limit.is_integer():
         limit = int(limit)
     ranks = of_launcher()
     try:

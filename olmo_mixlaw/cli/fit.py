@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,14 +19,16 @@ from olmo_mixlaw.cli.options import (
     given_table,
     pairs,
     refits,
+    refuse_input,
     table_options,
 )
 from olmo_mixlaw.cli.recipe import recipe_option
-from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.errors import ConfigError, MixlawError
 from olmo_mixlaw.registry import DEFAULT_LAW
 
 if TYPE_CHECKING:
     from olmo_mixlaw.laws.fitted import Fit
+    from olmo_mixlaw.runs import Design
 
 
 @click.command()
@@ -50,6 +55,12 @@ if TYPE_CHECKING:
     metavar="TASK=SCORE",
     help="What guessing scores on tasks whose names start so (known for OLMES's tasks, else 0).",
 )
+@click.option(
+    "--held-out/--no-held-out",
+    default=True,
+    show_default=True,
+    help="Also measure the law on mixtures held out in five folds: five more fits.",
+)
 @BOOTSTRAP
 @click.option("--figure", default=None, metavar="FILE", help="Draw predicted against measured.")
 @click.option("--out", "out", default="fit.json", show_default=True, help="Where the fit goes.")
@@ -60,6 +71,7 @@ def fit(
     rho: float | None,
     benchmark: str | None,
     chance: tuple[str, ...],
+    held_out: bool,
     bootstrap: int,
     figure: str | None,
     out: str,
@@ -68,15 +80,32 @@ def fit(
 ) -> None:
     """Fit one law to a table of runs and save it."""
     from olmo_mixlaw.laws import fitting
+    from olmo_mixlaw.laws.choice import selection
     from olmo_mixlaw.laws.law import resolve
 
     chosen = resolve(law, "--law")
     if rho is not None and capacity != "effective":
         raise ConfigError("--rho: needs --capacity effective")
+    floors = pairs(chance, "--chance")
+    for task, floor in floors.items():
+        if not floor < 1:
+            raise ConfigError(f"--chance {task}={floor:g}: a score is a part of 1")
+    for written in (out, benchmark):
+        refuse_input("--out", written, options["table"], options["ratios"], options["metrics"])
     table = given_table(options)
-    fitted = fitting.fit(chosen, table, seed=seed, capacity=capacity, rho=rho)
     design = table.design()
+    old = _fit_there(out)
+    print(table.text())
+    if capacity == "total" and design.active_known and not _dense(design):
+        print("N counts all parameters; the table has active ones too (--capacity)")
+    print()
+    fitted = fitting.fit(chosen, table, seed=seed, capacity=capacity, rho=rho)
+    held = selection.held_out(chosen, fitted.size.applied(design), seed=seed) if held_out else {}
+    if held:
+        known = {"mixture_r2": held["mixture_r2"], "held_out_mre": held["mre"]}
+        fitted = replace(fitted, provenance=fitted.provenance | known)
     guess = fitted.predict(design.ratios, design.n_params, design.n_tokens, design.n_active)
+    kept = _kept(old, fitted, out)
     path = fitted.save(out)
     shown = fitted.parameters
     if bootstrap and len(shown):
@@ -87,16 +116,17 @@ def fit(
         with pd.option_context("display.float_format", "{:.4g}".format):
             print(f"{free.to_string(index=False)}\n")
     print(
-        f"{fitted.law.name}: {fitted.law.formula}\n"
+        f"{fitted.law.label}: {fitted.law.written(fitted.scene)}\n"
         f"{len(design)} runs, {fitted.n_parameters} parameters, error on the runs fitted "
-        f"{100 * np.nanmean(np.abs(guess / design.losses - 1)):.3f} % (held-out error: "
-        f"olmo-mixlaw compare)\nsaved to {path}"
+        f"{100 * np.nanmean(np.abs(guess / design.losses - 1)):.3f} % ({_held_text(held)})\n"
+        f"saved to {path}{kept}"
     )
+    if verdict := fitted.cannot_tell_mixtures():
+        print(verdict)
     if benchmark:
         from olmo_mixlaw.advice.curve import CHANCE
         from olmo_mixlaw.advice.scores import fit_scores
 
-        floors = pairs(chance, "--chance")
         scores = fit_scores(
             table,
             law,
@@ -113,6 +143,43 @@ def fit(
         seen = fitted.size.applied(design)
         drawn = law_figures.predicted_against_measured(seen, guess, fitted.law.name)
         print(f"drew {law_figures.save(drawn, figure)}")
+
+
+def _held_text(held: Mapping[str, float]) -> str:
+    if not held:
+        return "held-out error: not measured; olmo-mixlaw compare"
+    return (
+        f"held-out error {held['mre']:.3f} %, R2 between mixtures held out "
+        f"{held['mixture_r2']:.3f}; other laws: olmo-mixlaw compare"
+    )
+
+
+def _dense(design: Design) -> bool:
+    known = np.isfinite(design.n_active) & np.isfinite(design.n_params)
+    return bool((design.n_active[known] > 0.95 * design.n_params[known]).all())
+
+
+def _fit_there(out: str) -> Fit | None:
+    """The fit that is at `out` already. Raises `ConfigError` for a file that is none."""
+    from olmo_mixlaw.laws.fitted import Fit
+
+    if not Path(out).exists():
+        return None
+    try:
+        return Fit.load(out)
+    except MixlawError:
+        raise ConfigError(f"--out {out}: is there and is no saved fit; choose another") from None
+
+
+def _kept(old: Fit | None, new: Fit, out: str) -> str:
+    """Put a fit of another law or table aside, under the first free name; what to say of it."""
+    if old is None or (old.law, old.data_hash) == (new.law, new.data_hash):
+        return ""
+    path = Path(out)
+    names = (path.with_name(f"{path.stem}.{i}{path.suffix}") for i in count(1))
+    aside = next(name for name in names if not name.exists())
+    path.replace(aside)
+    return f"; the fit of {old.law.label} to {old.n_rows} runs that was there is now {aside}"
 
 
 def _parameter_interval(

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 import pandas as pd
 
 from olmo_mixlaw.advice.ladder import Target, final_scores, predict_losses, predict_tasks
+from olmo_mixlaw.advice.ladder_csv import is_ladder, read_ladder
+from olmo_mixlaw.advice.reach import APART
+from olmo_mixlaw.advice.two_step import TwoStep, checked_tasks
 from olmo_mixlaw.atomic import open_atomic
+from olmo_mixlaw.cli.options import pairs
 from olmo_mixlaw.errors import ConfigError, DataError
 from olmo_mixlaw.registry import DEFAULT_LAW
 from olmo_mixlaw.report import ladder_figures, law_figures
 from olmo_mixlaw.runs import RunTable, read_frame
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 TWO_STEP = "two_step"
+ENDINGS = (".csv", ".csv.gz", ".parquet")  # of a RunTable's files
 
 # The held-out models of the OLMo ladder; 3.2B at ten times its compute-optimal tokens.
 LADDER_TARGETS = [
@@ -44,7 +45,22 @@ class PublishedLadder:
     "--table",
     default=None,
     metavar="FILE",
-    help="A table of tasks (run_id, N, D, task, bpb, accuracy) or of losses.",
+    help="A table of tasks (run_id, N, D, task, bpb, accuracy) or of losses, or a folder of the "
+    "OLMo ladder's own files, a CSV a run.",
+)
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="NAME=N",
+    help="Parameters of those of the ladder's own files whose names begin so; may be repeated.",
+)
+@click.option(
+    "--chance",
+    multiple=True,
+    metavar="TASK=SHARE",
+    help="What guessing scores on tasks whose names begin so, where it isn't known; may be "
+    "repeated.",
 )
 @click.option(
     "--law",
@@ -68,6 +84,8 @@ def fit_ladder(
     published: PublishedLadder | None,
     runs: str | None,
     table: str | None,
+    sizes: tuple[str, ...],
+    chance: tuple[str, ...],
     law: str | None,
     targets: tuple[str, ...],
     replicates: int,
@@ -94,7 +112,8 @@ def fit_ladder(
         raise ConfigError("--runs or --table: give one of them")
     if not source.exists():
         raise DataError(f"{source}: no such file")
-    frame = None if source.is_dir() else read_frame(source)
+    frame = read_tasks(source, pairs(sizes, "--size"))
+    floors = pairs(chance, "--chance")
     folder = Path(out)
     if frame is not None and "accuracy" in frame:
         if law not in (None, TWO_STEP):
@@ -105,10 +124,23 @@ def fit_ladder(
             wanted = wanted or LADDER_TARGETS
         if not wanted:
             raise ConfigError("--target: say which model to predict, as 7e9,4e12")
-        result, figure = _tasks(frame, wanted, known, folder, replicates, seed)
+        checked_tasks(frame, str(source))
+        chain, result = predict_tasks(
+            frame, wanted, known, chance=floors, replicates=replicates, seed=seed
+        )
+        say_what_is_not_known(chain, result, replicates)
+        chain.step1.save(folder / "step1.json")
+        _write(chain.parameters(), folder / "step2.csv")
+        tokens = {target.name: target.n_tokens for target in wanted}
+        figure = ladder_figures.figure_tasks(
+            final_scores(chain, frame), lambda n, d: chain.predict(n, d)[1], result, tokens
+        )
     else:
         if law == TWO_STEP:
             raise ConfigError(f"--law {law}: needs a table of tasks with a column 'accuracy'")
+        if chance or sizes:
+            option = "--chance" if chance else "--size"
+            raise ConfigError(f"{option}: is for a table of tasks, and {source} is one of losses")
         result = predict_losses(
             RunTable.load(source),
             law or DEFAULT_LAW,
@@ -123,25 +155,39 @@ def fit_ladder(
     print(f"\nsaved {drawn} and {folder / 'predictions.csv'}")
 
 
-def _tasks(
-    frame: pd.DataFrame,
-    wanted: list[Target],
-    known: pd.DataFrame | None,
-    folder: Path,
-    replicates: int,
-    seed: int,
-) -> tuple[pd.DataFrame, Figure]:
-    """The two-step law's predictions and figure; writes both steps' parameters into `folder`."""
-    chain, result = predict_tasks(frame, wanted, known, replicates=replicates, seed=seed)
+def read_tasks(source: Path, sizes: dict[str, float]) -> pd.DataFrame | None:
+    """The table at a path, the ladder's own files as one; None for the folder of a RunTable."""
+    if not source.is_dir():
+        frame = read_frame(source)
+        return read_ladder([source], sizes) if is_ladder(frame) else frame
+    if any((source / f"losses{end}").is_file() for end in ENDINGS):
+        return None
+    files = sorted(p for p in source.iterdir() if p.name.endswith((".csv", ".csv.gz")))
+    own = [file for file in files if is_ladder(read_frame(file))]
+    if not own:
+        return None
+    if len(own) < len(files):
+        raise DataError(
+            f"{next(f for f in files if f not in own)}: isn't a run of the ladder like "
+            f"{own[0].name} beside it; keep those alone in the folder"
+        )
+    frame = read_ladder(own, sizes)
+    known = {f"{run} = {n:,.0f}" for run, n in zip(frame["run_id"], frame["N"], strict=True)}
+    print(f"{len(own)} runs, parameters: {'; '.join(sorted(known))}")
+    return frame
+
+
+def say_what_is_not_known(chain: TwoStep, result: pd.DataFrame, replicates: int) -> None:
+    """Notes on standard output about what the predictions leave out."""
     for task in chain.unlearnt:
         print(f"note: no run is above chance on {task}; its prediction is chance")
-    chain.step1.save(folder / "step1.json")
-    _write(chain.parameters(), folder / "step2.csv")
-    tokens = {target.name: target.n_tokens for target in wanted}
-    figure = ladder_figures.figure_tasks(
-        final_scores(chain, frame), lambda n, d: chain.predict(n, d)[1], result, tokens
-    )
-    return result, figure
+    if not replicates:
+        print("note: --replicates 0: there are no intervals")
+    elif not result.attrs["form_error"]:
+        print(
+            f"note: fewer than three sizes are apart (by {APART - 1:.0%}), so how far the law errs "
+            "beyond them isn't known: the intervals hold the luck of runs and the noise of scores"
+        )
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
@@ -173,29 +219,31 @@ def find_table(runs: str | Path) -> Path:
     if not runs.is_dir():
         raise DataError(f"--runs {runs}: no such folder")
     for folder in (runs, runs / "table", runs / "runs"):
-        if any((folder / f"losses{end}").is_file() for end in (".csv", ".csv.gz", ".parquet")):
+        if any((folder / f"losses{end}").is_file() for end in ENDINGS):
             return folder
     raise DataError(f"--runs {runs}: holds no losses.csv, neither directly nor in table/")
 
 
 def summary(result: pd.DataFrame) -> str:
     """Predicted, actual, relative error and interval as text, and the mean error a model."""
-    lines = []
+    unit = result.attrs.get("unit")
+    lines = [f"losses: {unit}"] if unit else []
     for model, part in result.groupby("model", sort=False):
         lines.append(f"\n{model}")
         lines.append(f"  {'':40s} predicted  90 % interval     actual   error")
         for row in part.itertuples():
             name = row.task if "run" not in part else f"{row.run} {row.task}"
             known = np.isfinite(row.actual)
+            ends = f"{row.low:.4f} - {row.high:.4f}" if np.isfinite(row.low) else "none"
             lines.append(
-                f"  {name[:40]:40s} {row.predicted:9.4f}  {row.low:.4f} - {row.high:.4f}"
+                f"  {name[:40]:40s} {row.predicted:9.4f}  {ends:15s}"
                 + (f"  {row.actual:7.4f}  {row.error:+5.1f} %" if known else "        -")
             )
         some = part["error"].abs().dropna()
         if len(some):
-            inside = part.dropna(subset=["actual"]).eval("low <= actual <= high").mean()
+            inside = part.dropna(subset=["actual", "low"]).eval("low <= actual <= high").mean()
             lines.append(
-                f"  mean relative error over {len(some)} known: {some.mean():.2f} % "
-                f"({100 * inside:.0f} % lie in the interval)"
+                f"  mean relative error over {len(some)} known: {some.mean():.2f} %"
+                + (f" ({100 * inside:.0f} % lie in the interval)" if np.isfinite(inside) else "")
             )
     return "\n".join(lines).lstrip("\n")

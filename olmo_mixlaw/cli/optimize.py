@@ -10,9 +10,18 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw.atomic import write_text
-from olmo_mixlaw.cli.options import BOOTSTRAP, LEVEL, SEED, pairs, refits, table_options
+from olmo_mixlaw.cli.options import (
+    BOOTSTRAP,
+    LEVEL,
+    SEED,
+    pairs,
+    refits,
+    refuse_input,
+    table_options,
+)
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.runs.units import label
 
 if TYPE_CHECKING:
     from olmo_mixlaw.advice import Optimum
@@ -58,12 +67,27 @@ BEYOND_TRIED = 0.02
     metavar="DOMAIN=TOKENS",
     help="Tokens that a domain has: caps its repetition.",
 )
+@click.option(
+    "--cap-tokens",
+    type=float,
+    default=None,
+    help="Tokens of the run that the mixture is for, where --available caps another budget than "
+    "--n-tokens: a swarm of one budget can't speak of others.",
+)
 @click.option("--max-epochs", default=4.0, show_default=True, help="Repetitions allowed.")
 @click.option(
     "--kl",
     default=0.0,
     show_default=True,
-    help="Pull towards the mean of the mixtures tried, in nats.",
+    help="Pull towards the --prior: this times KL(mixture || prior) is added to the objective, in "
+    "its unit.",
+)
+@click.option(
+    "--prior",
+    multiple=True,
+    metavar="DOMAIN=H",
+    help="Ratio of a domain in the mixture that --kl pulls towards, one a domain, rescaled to sum "
+    "to 1. Default: the mean of the mixtures tried.",
 )
 @click.option(
     "--near-optimal",
@@ -94,8 +118,10 @@ def optimize(
     at_least: tuple[str, ...],
     at_most: tuple[str, ...],
     available: tuple[str, ...],
+    cap_tokens: float | None,
     max_epochs: float,
     kl: float,
+    prior: tuple[str, ...],
     near_optimal: bool,
     tolerance: float | None,
     bootstrap: int,
@@ -119,8 +145,13 @@ def optimize(
         goal = scores.goal(fitted, pairs(task_weight, "--task-weight") or None)
     if bootstrap and benchmark:
         raise ConfigError("--bootstrap: refits losses, not a --benchmark; leave one of them out")
-    if tolerance is not None and not tolerance > 0:
+    if tolerance is not None and not 0 < tolerance < np.inf:
         raise ConfigError(f"--tolerance: must be positive, found {tolerance:g}")
+    if prior and not kl:
+        raise ConfigError("--prior: needs --kl, how strongly it pulls")
+    if cap_tokens is not None and not available:
+        raise ConfigError("--cap-tokens: needs --available, the tokens that domains have")
+    refuse_input("--out", out, fit_path, benchmark, options["table"])
     steps = [_scale(text) for text in path]
     how: dict[str, Any] = {
         "objective": goal,
@@ -129,6 +160,8 @@ def optimize(
         "upper": pairs(at_most, "--at-most"),
         "available_tokens": pairs(available, "--available") or None,
         "max_epochs": max_epochs,
+        "cap_tokens": cap_tokens,
+        "prior": pairs(prior, "--prior") or None,
         "kl": kl,
         "seed": seed,
     }
@@ -150,6 +183,9 @@ def optimize(
     if near_optimal:
         found = advice.near_optimal(fitted, best, tolerance, **how)
         ranges["low"], ranges["high"] = found["low"], found["high"]
+    if best.verdict:
+        print(f"{best.verdict}\n")
+    print(f"{fitted.law.label}, fitted to {fitted.n_rows} runs ({fit_path}){_held(fitted)}\n")
     _print(best, ranges, losses, goal)
     walk = None
     if len(steps) > 1:
@@ -161,11 +197,19 @@ def optimize(
     if figure:
         from olmo_mixlaw.report import law_figures
 
-        label = law_figures.size_label(n_params) if np.isfinite(n_params) else fitted.law.name
-        drawn = law_figures.best_mixture(ranges, f"best mixture, {label}", walk)
+        what = law_figures.size_label(n_params) if np.isfinite(n_params) else fitted.law.name
+        title = f"NO ANSWER: no mixture is known to be best, {what}"
+        title = title if best.verdict else f"best mixture, {what}"
+        drawn = law_figures.best_mixture(ranges, title, walk)
         print(f"drew {law_figures.save(drawn, figure)}")
     if out:
         print(f"saved to {write_text(out, best.to_yaml())}")
+
+
+def _held(fitted: Fit) -> str:
+    if np.isfinite(fitted.mixture_r2):
+        return f"; R2 between mixtures held out {fitted.mixture_r2:.3f}"
+    return "; how well it tells mixtures apart was not measured (olmo-mixlaw compare)"
 
 
 def _scale(text: str) -> tuple[float, float, float | None]:
@@ -174,7 +218,7 @@ def _scale(text: str) -> tuple[float, float, float | None]:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in (2, 3) or min(values) <= 0:
+    if len(values) not in (2, 3) or not all(0 < value < np.inf for value in values):
         raise ConfigError(f"--path: expected N,D or N,D,ACTIVE such as 1e9,2e10, found {text!r}")
     return values[0], values[1], values[2] if len(values) == 3 else None
 
@@ -220,13 +264,16 @@ def _print(best: Optimum, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Goal
     shown = ranges.drop(columns=["tried_low", "tried_high"]).rename(columns=names)
     shown["best"] = [rounded[name] for name in shown["domain"]]
     print(shown.to_string(index=False, float_format="{:.4f}".format))
+    unit = label(best.unit)
     if goal is None:
-        print(f"\npredicted mean loss {best.objective:.4f} nats")
+        print(f"\npredicted mean loss {best.value:.4f} {unit}")
     else:
-        print(f"\npredicted mean score {-best.objective:.4f}")
+        print(f"\npredicted mean score {-best.value:.4f}")
         for task, score in best.scores.items():
             print(f"  {task:22s} {score:.4f}")
-        print("predicted losses")
+    if best.objective != best.value:
+        print(f"with the pull towards the prior {best.objective:.4f} (what was minimised)")
+    print(f"predicted losses, {unit}")
     for row in losses.itertuples():
         between = f"  ({row.low:.4f} - {row.high:.4f})" if "low" in losses else ""
         print(f"  {row.target:22s} {row.loss:.4f}{between}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.errors import ConfigError, complain
+from olmo_mixlaw.runs.table import MOST_TOLERANCE
 
 if TYPE_CHECKING:
     from olmo_mixlaw.laws.fitted import Fit
@@ -27,16 +29,32 @@ TABLE = (
     ),
     click.option("--ratios", metavar="CSV", help="Olmix's or RegMix's table of mixtures."),
     click.option("--metrics", metavar="CSV", help="The table of losses beside --ratios."),
+    click.option(
+        "--target",
+        multiple=True,
+        metavar="NAME",
+        help="A loss that counts: a column of --metrics, or a domain of --table. Default: all that "
+        "are recognised as losses, and said so.",
+    ),
+    click.option(
+        "--unit",
+        default="",
+        metavar="UNIT",
+        help="What the losses are in, where the table doesn't say: nats, bits or bits_per_byte.",
+    ),
     click.option("--size", type=float, default=np.nan, help="Parameters of a --ratios swarm."),
     click.option("--tokens", type=float, default=np.nan, help="Tokens of a --ratios swarm."),
     click.option(
         "--weight-tolerance",
         default=1e-6,
         show_default=True,
+        type=click.FloatRange(0, MOST_TOLERANCE),
         help="How far a run's weights may sum from 1; beyond 1e-6 they are rescaled.",
     ),
 )
-SEED = click.option("--seed", default=0, show_default=True, help="Seed of the starts.")
+SEED = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the starts."
+)
 BOOTSTRAP = click.option(
     "--bootstrap",
     default=0,
@@ -53,17 +71,25 @@ def table_options(command: Callable) -> Callable:
 
 
 def given_table(options: Mapping[str, Any]) -> RunTable:
-    """The table that the values of `table_options` name. Raises `ConfigError`, `DataError`."""
+    """The table that the values of `table_options` name, saying on standard error how it was read.
+
+    Raises `ConfigError`, `DataError`.
+    """
     from olmo_mixlaw.runs.importers import load_table
 
-    return load_table(
+    table = load_table(
         options["table"],
         options["ratios"],
         options["metrics"],
         n_params=options["size"],
         n_tokens=options["tokens"],
         weight_tolerance=options["weight_tolerance"],
+        unit=options["unit"],
+        targets=options["target"],
     )
+    for note in table.notes:
+        complain(note)
+    return table
 
 
 def refits(fitted: Fit, options: Mapping[str, Any], replicates: int, seed: int) -> Iterator[Fit]:
@@ -86,6 +112,15 @@ def refits(fitted: Fit, options: Mapping[str, Any], replicates: int, seed: int) 
     return bootstrap(fitted, design, replicates=replicates, seed=seed)
 
 
+def refuse_input(option: str, out: str | None, *inputs: str | None) -> None:
+    """Refuse to write over what a command reads. Raises `ConfigError`."""
+    read: list[Path] = []
+    for path in (Path(given) for given in inputs if given):
+        read += [*path.glob("losses.*"), *path.glob("scores.*")] if path.is_dir() else [path]
+    if out and Path(out).exists() and any(f.exists() and f.samefile(out) for f in read):
+        raise ConfigError(f"{option} {out}: is read by this command; write to another file")
+
+
 def pairs(items: tuple[str, ...], option: str) -> dict[str, float]:
     """`name=value` strings as a mapping. Raises `ConfigError`."""
     result = {}
@@ -97,4 +132,6 @@ def pairs(items: tuple[str, ...], option: str) -> dict[str, float]:
             sign = ""
         if not sign or not name:
             raise ConfigError(f"{option}: expected NAME=NUMBER, found {item!r}")
+        if not np.isfinite(result[name]) or result[name] < 0:
+            raise ConfigError(f"{option}: {item!r}: must be finite and not negative")
     return result

@@ -10,10 +10,14 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw.atomic import open_atomic
-from olmo_mixlaw.cli.options import BOOTSTRAP, LEVEL, SEED, refits, table_options
+from olmo_mixlaw.cli.options import BOOTSTRAP, LEVEL, SEED, refits, refuse_input, table_options
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.errors import DataError
 from olmo_mixlaw.runs import ALIASES, WEIGHT, read_frame
+from olmo_mixlaw.runs.frames import numbers, refuse
+from olmo_mixlaw.runs.names import refuse_synonyms
+from olmo_mixlaw.runs.table import COUNTS, WEIGHT_TOLERANCE, check_counts, checked_weights
+from olmo_mixlaw.runs.units import NATS, label
 
 if TYPE_CHECKING:
     from olmo_mixlaw.laws.fitted import Fit
@@ -45,8 +49,11 @@ def predict(
     from olmo_mixlaw.laws.fitted import Fit
 
     fitted = Fit.load(fit_path)
-    asked = read_query(fitted, read_frame(query), query)
+    refuse_input("--out", out, query, fit_path, options["table"])
+    asked = read_query(fitted, read_frame(query), query, options["weight_tolerance"])
     frame = asked.frame.assign(loss=asked.column(asked.predicted(fitted)))
+    if fitted.unit != NATS:
+        frame["unit"] = fitted.unit
     if bootstrap:
         from olmo_mixlaw.laws.choice.uncertainty import interval as central
 
@@ -70,7 +77,10 @@ def predict(
         frame["low"], frame["high"] = asked.column(low), asked.column(high)
     with open_atomic(out, newline="") as file:
         frame.to_csv(file, index=False, lineterminator="\n")
-    print(f"{len(frame)} rows predicted, saved to {out}")
+    print(
+        f"{len(frame)} rows predicted by {fitted.law.label}, in {label(fitted.unit)}, "
+        f"saved to {out}"
+    )
 
 
 @dataclass(frozen=True)
@@ -93,10 +103,13 @@ class Query:
         return losses[np.arange(len(self.frame)), self.target]
 
 
-def read_query(fitted: Fit, frame: pd.DataFrame, where: str) -> Query:
+def read_query(
+    fitted: Fit, frame: pd.DataFrame, where: str, tolerance: float = WEIGHT_TOLERANCE
+) -> Query:
     """The rows of a query, checked against the fit. Raises `DataError`."""
     renamed = {k: v for k, v in ALIASES.items() if v not in frame}
     frame = frame.rename(columns=renamed)
+    refuse_synonyms(frame, where)
     for column in [WEIGHT + name for name in fitted.domains] + ["domain"]:
         if column not in frame:
             raise DataError(f"{where}: column {column!r} is missing")
@@ -106,13 +119,18 @@ def read_query(fitted: Fit, frame: pd.DataFrame, where: str) -> Query:
             f"{where}: column 'domain': {sorted(unknown)[0]!r} was not fitted "
             f"(known: {', '.join(fitted.targets)})"
         )
-    known = {
-        c: frame[c].to_numpy(float) for c in ("n_params", "n_tokens", "n_active") if c in frame
-    }
+    weights = [WEIGHT + name for name in fitted.domains]
+    for column in frame:
+        if str(column).startswith(WEIGHT) and column not in weights:
+            reason = f"the fit has no such domain (it has: {', '.join(fitted.domains)})"
+            refuse(frame, column, numbers(frame, column, where) != 0, where, reason)
+    counts = frame.assign(**{c: numbers(frame, c, where) for c in COUNTS if c in frame})
+    check_counts(counts, where)
+    known = {c: counts[c].to_numpy(float) for c in COUNTS if c in frame}
     number = {name: i for i, name in enumerate(fitted.targets)}
     return Query(
         frame,
-        frame[[WEIGHT + name for name in fitted.domains]].to_numpy(float),
+        checked_weights(frame, weights, where, tolerance).to_numpy(float),
         known.get("n_params", np.nan),
         known.get("n_tokens", np.nan),
         known.get("n_active"),

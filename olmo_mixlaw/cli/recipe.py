@@ -26,6 +26,8 @@ class Recipe:
     table: str | None = None
     ratios: str | None = None
     metrics: str | None = None
+    target: list[str] = field(default_factory=list)
+    unit: str | None = None
     size: float | None = None
     tokens: float | None = None
     weight_tolerance: float | None = None
@@ -44,6 +46,8 @@ class Recipe:
     at_least: dict[str, float] = field(default_factory=dict)
     at_most: dict[str, float] = field(default_factory=dict)
     available: dict[str, float] = field(default_factory=dict)
+    cap_tokens: float | None = None
+    prior: dict[str, float] = field(default_factory=dict)
     max_epochs: float | None = None
     kl: float | None = None
     bootstrap: int | None = None

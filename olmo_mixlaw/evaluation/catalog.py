@@ -14,11 +14,10 @@ from typing import Any
 
 from olmo_mixlaw.errors import ConfigError, complain, unknown_name
 from olmo_mixlaw.evaluation import dumps
+from olmo_mixlaw.evaluation.records import SUFFIX, plain
 from olmo_mixlaw.evaluation.suites import is_suite, load_suite, suite_names
 from olmo_mixlaw.evaluation.tasks import Task, TaskConfig
 from olmo_mixlaw.registry import TASKS
-
-SUFFIX = "::mixlaw"  # OLMES's way to say whose settings a name stands for
 
 
 def task_names() -> list[str]:
@@ -54,11 +53,11 @@ def resolve(
         raise ConfigError("no task is asked for")
     seen: set[str] = set()
     for task in tasks:
-        if task.name in seen:
+        if plain(task.name) in seen:
             raise ConfigError(
                 f"task {task.name!r} is asked for twice; give one of them another metadata.alias"
             )
-        seen.add(task.name)
+        seen.add(plain(task.name))
     return tasks
 
 
@@ -106,11 +105,20 @@ def make_task(name: str, settings: Mapping[str, Any]) -> Task:
     values = {k: v for k, v in settings.items() if v is not None}
     values |= {"task_name": core, "context_kwargs": context, "metadata": metadata}
     _check_limit(values.get("limit"), name)
+    for key, only in (("num_shots", 0), ("split", "test")):
+        if values.get(key, only) != only:
+            raise ConfigError(
+                f"task {name}: {key}: {values[key]!r}: expected {only!r}; examples would be drawn "
+                "from the questions that are asked"
+            )
     return cls(TaskConfig(**values))
 
 
 def _check_limit(limit: Any, name: str) -> None:
-    if limit is not None and (
-        isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit <= 0
-    ):
-        raise ConfigError(f"task {name}: limit: {limit!r}: expected a positive number")
+    if limit is None:
+        return
+    number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+    if not number or not (0 < limit < 1 or (limit >= 1 and float(limit).is_integer())):
+        raise ConfigError(
+            f"task {name}: limit: {limit!r}: expected a positive whole number, or a share below 1"
+        )

@@ -1,7 +1,7 @@
-"""Results of EleutherAI's lm-evaluation-harness, read into our rows.
+"""Results of EleutherAI's lm-evaluation-harness and of lighteval, read into task records.
 
-Its files hold `results: {task: {"acc,none": ..., "acc_stderr,none": ...}}`; the part after the
-comma is a filter, left out of the name where it is `none`.
+Both write `results: {task: {metric: value, metric_stderr: value}}`. In the harness a metric's
+name ends in its filter (`acc,none`), which is left out where it is `none`.
 """
 
 from __future__ import annotations
@@ -9,59 +9,159 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw.errors import DataError
+from olmo_mixlaw.evaluation.records import TaskScores, count_of, mapping, number_of, read_json
 
 STDERR = "_stderr"
+# Beside the metrics of a task: what it is called and how many documents it had.
+NOT_METRICS = {"alias", "name", "sample_len", "sample_count", " "}
+# lighteval's mean over everything that was asked, and its means over parts of a task.
+OVERALL, AVERAGE = "all", ":_average"
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?")
 
 
 def files(folder: Path) -> list[Path]:
-    """The result files in a folder, oldest first; their names end in the time."""
+    """The result files in a folder and below."""
     return sorted(folder.rglob("results*.json"))
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a result file, or of the newest in a folder. Raises `DataError`."""
-    file = path if path.is_file() else files(path)[-1]
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise DataError(f"{file}: is cut off or not JSON") from None
-    results = content.get("results") if isinstance(content, dict) else None
-    if not isinstance(results, dict):
-        raise DataError(f"{file}: holds no 'results' of the lm-evaluation-harness")
-    model = json.dumps(
-        [content.get("model_name"), (content.get("config") or {}).get("model_args")], sort_keys=True
-    )
-    hashes = {"task_hash": "", "model_hash": hashlib.md5(model.encode()).hexdigest()}
-    samples = content.get("n-samples") or {}
-    rows = []
-    for task, metrics in results.items():
-        count = (samples.get(task) or {}).get("effective") or metrics.get("sample_len") or 0
-        rows += [
-            {"task": task, "n_instances": int(count), **row, **hashes}
-            for row in _metrics(file, task, metrics)
-        ]
-    return rows
+def records(paths: Iterable[Path]) -> list[TaskScores]:
+    """A record for every task of every file. Raises `DataError`."""
+    read = [(path, read_json(path)) for path in paths]
+    dates = _dates(read)
+    return [
+        replace(record, date=date)
+        for (path, content), date in zip(read, dates, strict=True)
+        for record in _of_file(path, content)
+    ]
 
 
-def _metrics(file: Path, task: str, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for key, value in metrics.items():
-        name, _, chosen = key.partition(",")
-        if name.endswith(STDERR) or not isinstance(value, (int, float)) or name == "sample_len":
-            continue
-        if not math.isfinite(value):
-            raise DataError(f"{file}: {task}: {key} is {value}, not a number")
-        error = metrics.get(f"{name}{STDERR}" + (f",{chosen}" if chosen else ""))
-        rows.append(
-            {
-                "metric": name if chosen in ("", "none") else f"{name},{chosen}",
-                "value": float(value),
-                "stderr": float(error) if isinstance(error, (int, float)) else math.nan,
-            }
+def _dates(read: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[str]:
+    """When each file was written, by a clock that all of them share where there is one.
+
+    The harness says the start in `date`, in seconds; both tools end a file's name in local time.
+    """
+    inside = [_moment(content.get("date")) for _, content in read]
+    names = [found[-1] if (found := TIME.findall(path.name)) else "" for path, _ in read]
+    for dates in (inside, names):
+        if all(dates):
+            return dates
+    return [""] * len(read)
+
+
+def _moment(seconds: Any) -> str:
+    if not isinstance(seconds, (int, float)) or not 0 < seconds < 1e11:
+        return ""
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="microseconds")
+
+
+def _of_file(path: Path, content: Mapping[str, Any]) -> list[TaskScores]:
+    results, where = content.get("results"), f"{path}: results"
+    if not isinstance(results, Mapping):
+        raise DataError(
+            f"{path}: holds no 'results' of the lm-evaluation-harness or lighteval (of OLMES's "
+            "and olmo-eval's files, give the folder)"
         )
-    return rows
+    content = {**content, "results": {task: mapping(results, task, where) for task in results}}
+    for key in ("n-samples", "config_tasks"):
+        parts = mapping(content, key, str(path))
+        content[key] = {name: mapping(parts, name, f"{path}: {key}") for name in parts}
+    for name, children in mapping(content, "group_subtasks", str(path)).items():
+        if not isinstance(children, list) or not all(isinstance(c, str) for c in children):
+            raise DataError(f"{path}: group_subtasks: {name}: expected a list of names")
+    lighteval = "config_general" in content
+    model = _lighteval_model(content, path) if lighteval else _harness_model(content, path)
+    digest = hashlib.md5(json.dumps(model, sort_keys=True, default=str).encode()).hexdigest()
+    name = " ".join(str(value) for value in model if value)
+    found = []
+    for task in content["results"]:
+        if lighteval and task == OVERALL:
+            continue
+        metrics, errors = _metrics(content["results"][task])
+        count = _lighteval_count(content, task) if lighteval else _count(content, task)
+        line = {"task_name": task, "model_hash": digest, "metrics": metrics, "num_instances": count}
+        found.append(TaskScores(str(task), line, path, model=name, errors=errors))
+    return found
+
+
+def _harness_model(content: Mapping[str, Any], path: Path) -> list[Any]:
+    config = mapping(content, "config", str(path))
+    return [
+        content.get("model_name"),
+        config.get("model"),
+        config.get("model_args"),
+        config.get("model_sha") or config.get("model_revision"),
+    ]
+
+
+def _lighteval_model(content: Mapping[str, Any], path: Path) -> list[Any]:
+    general = mapping(content, "config_general", str(path))
+    config = mapping(general, "model_config", f"{path}: config_general")
+    return [
+        general.get("model_name") or config.get("model_name"),
+        general.get("model_sha") or config.get("revision"),
+        general.get("model_dtype") or config.get("dtype"),
+    ]
+
+
+def _count(content: Mapping[str, Any], task: str) -> float:
+    """How many documents a task had, a group as many as its tasks together; NaN if not said."""
+    samples, groups = content["n-samples"], content.get("group_subtasks") or {}
+    own = samples.get(task, {}).get("effective") or content["results"][task].get("sample_len")
+    children = groups.get(task)
+    if own or not children:
+        return count_of(own)
+    # A task may be in two groups of one: it is counted once.
+    leaves = _leaves(groups, task, set())
+    return _total(_count(content, leaf) if leaf in content["results"] else None for leaf in leaves)
+
+
+def _leaves(groups: Mapping[str, Sequence[str]], name: str, seen: set[str]) -> set[str]:
+    if name in seen:
+        return set()
+    seen.add(name)
+    children = groups.get(name) or []
+    return {name} if not children else set().union(*(_leaves(groups, c, seen) for c in children))
+
+
+def _lighteval_count(content: Mapping[str, Any], task: str) -> float:
+    """The same of lighteval's, whose averages are named `<task>:_average|<shots>`."""
+    tasks = content["config_tasks"]
+    if AVERAGE in task:
+        start, _, end = task.partition(AVERAGE)
+        parts = [
+            name
+            for name in content["results"]
+            if name.startswith(start + ":") and name.endswith(end) and AVERAGE not in name
+        ]
+        return _total(_lighteval_count(content, name) for name in parts)
+    config = tasks.get(task) or tasks.get(task.rpartition("|")[0]) or {}
+    return count_of(config.get("effective_num_docs"))
+
+
+def _total(counts: Iterable[Any]) -> float:
+    known = [count_of(count) for count in counts]
+    return sum(known) if known else math.nan
+
+
+def _metrics(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Metrics by name, and their standard errors."""
+    metrics: dict[str, Any] = {}
+    errors: dict[str, float] = {}
+    for key, value in values.items():
+        name, _, chosen = key.partition(",")
+        if key in NOT_METRICS or name.endswith(STDERR):
+            continue
+        shown = name if chosen in ("", "none") else f"{name},{chosen}"
+        metrics[shown] = value
+        error = number_of(values.get(f"{name}{STDERR}" + (f",{chosen}" if chosen else "")))
+        if error is not None:
+            errors[shown] = error
+    return metrics, errors

@@ -224,9 +224,25 @@ class HuggingFaceModel(TorchModel):
         return taken
 
 
+# What families of models call the longest sequence that they were made for.
+CONTEXT_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_sequence_length",
+    "max_seq_len",
+)
+
+
+def stated_length(config: Any) -> int | None:
+    """The longest input that the configuration of a HuggingFace model says; None if it doesn't."""
+    for key in CONTEXT_KEYS:
+        found = getattr(config, key, None)
+        if isinstance(found, int) and found > 0:
+            return found
+    return None
+
+
 def max_length_of(config: Any) -> int:
     """The longest input of a HuggingFace model; OLMES's default where it doesn't say."""
-    for key in ("max_position_embeddings", "n_positions", "n_ctx"):
-        if getattr(config, key, None):
-            return int(getattr(config, key))
-    return 2048
+    return stated_length(config) or 2048

@@ -10,10 +10,14 @@ import shlex
 import sys
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from olmo_mixlaw.errors import ConfigError, MixlawError, complain
 from olmo_mixlaw.evaluation import catalog, provenance
+from olmo_mixlaw.evaluation.language_model import stated_length
+from olmo_mixlaw.evaluation.records import read_json
 from olmo_mixlaw.evaluation.tasks import Task
 from olmo_mixlaw.registry import TASKS
 
@@ -55,13 +59,18 @@ def task_configs() -> dict[str, dict[str, Any]]:
 
 
 def task_suites() -> dict[str, dict[str, Any]]:
-    """Our suites, with those of their tasks that OLMES can run under these names."""
+    """Our suites, with those of their tasks that OLMES can run under these names.
+
+    Without a task that stands for one of each source: in OLMES one name is one task, so that such
+    a suite would stop at it for a model of several sources.
+    """
     suites: dict[str, dict[str, Any]] = {}
     for suite in catalog.suite_names():
         loaded = catalog.load_suite(suite)
         names = [spec for spec in loaded.tasks if isinstance(spec, str)]
         cores = [name.removesuffix(catalog.SUFFIX) for name in names]
-        tasks = [core + catalog.SUFFIX for core in cores if core in hosted()]
+        known = {name for name, task in hosted().items() if not task.every_source}
+        tasks = [core + catalog.SUFFIX for core in cores if core in known]
         if tasks:
             suites[suite] = {"tasks": tasks}
             if loaded.primary_metric and len(tasks) == len(loaded.tasks):
@@ -136,10 +145,16 @@ def _task_class(name: str, task: Task) -> type:
         @property
         def definition(self) -> Task:
             if not hasattr(self, "_definition"):
-                model = self.model_config or {}
-                path = model.get("model_path") or model.get("model")
+                # Releases of OLMES before 2025-05 don't tell a task which model it is for.
+                model = getattr(self, "model_config", None) or {}
+                path = _first(model.get("model_path")) or _first(model.get("model"))
                 self._definition = _definition(name, self.task_config, path)
+                _write_down(self, self._definition)
             return self._definition
+
+        def set_model(self, model: Any, model_config: Mapping[str, Any]) -> None:
+            super().set_model(model, model_config)
+            _keep_to_context(name, self.task_config, model, model_config)
 
         def has_training_docs(self) -> bool:
             return False
@@ -187,12 +202,70 @@ def _task_class(name: str, task: Task) -> type:
     return MixlawTask
 
 
+def _first(path: Any) -> str | None:
+    """A model's path; OLMES takes a list of them for one model in several places."""
+    return _first(path[0] if path else None) if isinstance(path, (list, tuple)) else path
+
+
+def _write_down(task: Any, definition: Task) -> None:
+    """Say in OLMES's files what is asked about, and let the task's hash depend on it.
+
+    OLMES has taken the hash before it knows the model, but writes it after.
+    """
+    from oe_eval.default_configs import TASK_DEFAULTS
+    from oe_eval.utils import hash_dict
+
+    context = {**(task.task_config.get("context_kwargs") or {}), **definition.config.context_kwargs}
+    task.task_config["context_kwargs"] = context
+    if isinstance(getattr(task, "_task_hash", None), dict):
+        task._task_hash.update(hash_dict(task.task_config, TASK_DEFAULTS))
+
+
+def _keep_to_context(
+    name: str, settings: dict[str, Any], model: Any, model_config: Mapping[str, Any]
+) -> None:
+    """No input longer than the model's own context, whatever `max_length` OLMES has (2048).
+
+    Ends OLMES with one line where this release has no `model_max_length` of a task.
+    """
+    from oe_eval.default_configs import TASK_DEFAULTS
+
+    path = _first(model_config.get("model_path")) or _first(model_config.get("model"))
+    context = _context_of(model, path)
+    asked = settings.get("model_max_length")
+    if context is None or (asked or model_config.get("max_length") or 0) <= context:
+        return
+    if asked:
+        sys.exit(f"error: {name}: model_max_length: {asked}: the model's context is {context}")
+    if "model_max_length" not in TASK_DEFAULTS:
+        sys.exit(
+            f"error: {name}: OLMES reads {model_config['max_length']} tokens at once, and the "
+            f"model's context is {context}; add to --model-args: "
+            f'{{"max_length": {context}}}'
+        )
+    settings["model_max_length"] = context
+
+
+def _context_of(model: Any, path: str | None) -> int | None:
+    """The longest input that a model says it takes: its own object, or the folder's record."""
+    shape = getattr(getattr(model, "model", None), "config", None)
+    if shape is None and path and (Path(path) / "config.json").is_file():
+        shape = SimpleNamespace(**read_json(Path(path) / "config.json"))
+    return stated_length(shape)
+
+
 def _definition(name: str, settings: Mapping[str, Any], model: str | None) -> Task:
     """Our definition with OLMES's settings, and the dataset that the model's record names.
 
     A user's mistake ends OLMES with our one line rather than a traceback.
     """
     context = settings.get("context_kwargs") or {}
+    for key, only in (("num_shots", 0), ("split", "test")):
+        if settings.get(key) not in (None, only):
+            sys.exit(
+                f"error: {name}: {key}: {settings[key]!r}: tasks of olmo-mixlaw have {only!r} only "
+                "(examples would be drawn from the questions that are asked)"
+            )
     keys = ("primary_metric", "generation_kwargs", "metric_kwargs")
     ours = {key: settings.get(key) for key in keys}
     try:
@@ -240,12 +313,28 @@ def _metric(definition: Task) -> Any:
     return MixlawMetric()
 
 
+def _refuse_unhosted(word: str) -> None:
+    """Raises `ConfigError` for a task that OLMES can't run, saying which to ask for."""
+    name = word.removesuffix(catalog.SUFFIX)
+    if name in TASKS.names() and TASKS.get(name).kind == "chunks":
+        other = f"{name}:documents"
+        instead = f"ask for {other}{catalog.SUFFIX}, or " if other in hosted() else ""
+        raise ConfigError(
+            f"{word}: needs the tokens of text, which OLMES doesn't hand out; {instead}score it "
+            f"with: olmo-mixlaw evaluate MODEL -t {name}"
+        )
+
+
 def launch(arguments: list[str]) -> int:
     """What `olmes` does, in this process, so that our tables hold without a start-up file.
 
-    Returns the exit code. Raises `ConfigError` if OLMES is not installed.
+    Returns the exit code. Raises `ConfigError` if OLMES is not installed, or for a task that it
+    can't run.
     """
     import importlib
+
+    for word in arguments:
+        _refuse_unhosted(word)
 
     from olmo_mixlaw.plugin import TABLES, extend_olmes
 

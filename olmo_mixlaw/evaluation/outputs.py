@@ -1,4 +1,4 @@
-"""Read scores back: from OLMES's folders, the embedded scorer's and the LM harness's results.
+"""Read scores back: from folders of OLMES, olmo-eval and the embedded scorer, and LM harness files.
 
 Every reader gives one tidy frame, `task, metric, value, n_instances, stderr, task_hash,
 model_hash`, so that scores of different tools stand in one table. Only what is in a row's own
@@ -9,36 +9,36 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from olmo_mixlaw.errors import DataError, unknown_name
-from olmo_mixlaw.evaluation import harness
+from olmo_mixlaw.errors import DataError, complain, unknown_name
+from olmo_mixlaw.evaluation import harness, olmo_eval
 from olmo_mixlaw.evaluation.knowledge import STRATA
+from olmo_mixlaw.evaluation.records import (
+    TaskScores,
+    count_of,
+    mapping,
+    newest,
+    number_of,
+    of_one_model,
+    plain,
+    read_json,
+)
 
 COLUMNS = ["task", "metric", "value", "n_instances", "stderr", "task_hash", "model_hash"]
 ALL = "metrics-all.jsonl"
 SUMMARY = "metrics.json"
+# The score of a task is what its evaluator calls so, under this name.
+PRIMARY = "primary_score"
 # Ratios of sums over documents, and the sum below each.
 RATIOS = {"bits_per_byte": "n_bytes", "loss": "n_tokens"}
-
-
-@dataclass(frozen=True)
-class TaskScores:
-    """One task's record in a folder: OLMES's line, and where it was read."""
-
-    task: str
-    line: Mapping[str, Any]
-    source: Path
-
-    @property
-    def model_hash(self) -> str:
-        return str(self.line.get("model_hash") or "")
+# What says, in a summary of OLMES and in a task's record, which model was scored; None by default.
+MODEL_KEYS = ("model", "model_path", "revision", "peft", "delta")
 
 
 def read_scores(
@@ -48,29 +48,29 @@ def read_scores(
     metrics: Sequence[str] | None = None,
     model_hash: str | None = None,
 ) -> pd.DataFrame:
-    """The scores in a folder of OLMES or of `evaluate`, or in a result file of the LM harness.
+    """The scores in a folder of OLMES, olmo-eval or `evaluate`, or in result files of a harness.
 
     `tasks` and `metrics` select, and must be there; `model_hash` selects where a folder holds
     several models. Where a task was scored more than once, the newest record holds, and
-    `frame.attrs["duplicates"]` says which were left out. Raises `DataError` for a folder
-    without scores, a file that is cut off, a value that isn't finite, or records of several
-    models.
+    `frame.attrs["duplicates"]` says which were left out; `frame.attrs["primary"]` says which
+    metric of each task its `primary_score` is. A number of documents that no record says is NaN.
+    Raises `DataError` for a folder without scores, a file that is cut off, a value that isn't
+    finite, or records of several models or of two datasets under one name.
     """
     path = Path(folder)
-    if path.is_file() or (path.is_dir() and not _records(path) and harness.files(path)):
-        rows = harness.read(path)
-        duplicates: list[str] = []
-    else:
-        records, duplicates = _of_one_model(path, model_hash)
-        rows = [row for record in records for row in _rows(record)]
+    records, duplicates = newest(path, of_one_model(path, _found(path), model_hash))
+    rows = [row for record in records for row in _rows(record)]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     for name, wanted in (("task", tasks), ("metric", metrics)):
         if wanted is not None:
-            for value in wanted:
-                if value not in set(frame[name]):
+            known = frame[name].map(plain) if name == "task" else frame[name]
+            asked = [plain(value) for value in wanted] if name == "task" else list(wanted)
+            for value, key in zip(wanted, asked, strict=True):
+                if key not in set(known):
                     raise unknown_name(name, value, set(frame[name]), str(folder))
-            frame = frame[frame[name].isin(wanted)].reset_index(drop=True)
+            frame = frame[known.isin(asked)].reset_index(drop=True)
     frame.attrs["duplicates"] = duplicates
+    frame.attrs["primary"] = {r.task: said for r in records if (said := _primary(r.line))}
     return frame
 
 
@@ -79,58 +79,50 @@ def read_instances(folder: str | Path, task: str, model_hash: str | None = None)
 
     Raises `DataError` if the folder holds no predictions of the task.
     """
-    records, _ = _of_one_model(Path(folder), model_hash)
-    known = {record.task: record for record in records}
-    if task not in known:
+    path = Path(folder)
+    records, _ = newest(path, of_one_model(path, _found(path), model_hash))
+    known = {plain(record.task): record for record in records}
+    if plain(task) not in known:
         raise unknown_name("task", task, known, str(folder))
-    predictions = _predictions(known[task])
+    predictions = _predictions(known[plain(task)])
     if not predictions:
         raise DataError(f"{folder}: holds no predictions of {task!r}")
     return pd.DataFrame(
-        [{"doc_id": p["doc_id"], "native_id": p["native_id"], **p["metrics"]} for p in predictions]
+        [
+            {"doc_id": p.get("doc_id"), "native_id": p.get("native_id"), **p["metrics"]}
+            for p in predictions
+        ]
     )
 
 
-def _of_one_model(path: Path, model_hash: str | None) -> tuple[list[TaskScores], list[str]]:
+def _found(path: Path) -> list[TaskScores]:
+    """Every record at a path, of whichever evaluator wrote them. Raises `DataError`."""
+    if path.is_file():
+        if path.name == SUMMARY and olmo_eval.wrote(summary := read_json(path)):
+            return olmo_eval.records(path, summary)
+        return harness.records([path])
     if not path.is_dir():
         raise DataError(f"{path}: no such folder or file of scores")
-    records = list(_records(path)) or list(_summary(path))
-    if not records:
-        raise DataError(f"{path}: holds no {ALL}, task-*-metrics.json or {SUMMARY}")
-    found = sorted({record.model_hash for record in records})
-    if model_hash is not None:
-        if model_hash not in found:
-            raise unknown_name("model_hash", model_hash, found, str(path))
-        records = [record for record in records if record.model_hash == model_hash]
-    elif len(found) > 1:
+    written = path / SUMMARY
+    summary = read_json(written) if written.is_file() else {}
+    if olmo_eval.wrote(summary):
+        records = olmo_eval.records(written, summary)
+    else:
+        records = _records(path)
+        _refuse_other_model(written, summary, records)
+        records = records or list(_summary(written, summary))
+    results = harness.files(path)
+    if records and results:
         raise DataError(
-            f"{path}: holds scores of {len(found)} models ({', '.join(found)}); keep one folder a "
-            "model, or say which with model_hash"
+            f"{path}: holds files of two evaluators ({records[0].source.name} and "
+            f"{results[0].relative_to(path)}); name one of the files, or keep one folder each"
         )
-    return _newest(records)
-
-
-def _newest(records: Sequence[TaskScores]) -> tuple[list[TaskScores], list[str]]:
-    """One record a task: the newest, the later one among equals."""
-    chosen: dict[str, TaskScores] = {}
-    duplicates = []
-    for record in records:
-        before = chosen.get(record.task)
-        if before is None or _same(before, record):
-            chosen.setdefault(record.task, record)
-            continue
-        dates = [str(r.line.get("current_date") or "") for r in (before, record)]
-        kept, left = (before, record) if dates[0] > dates[1] else (record, before)
-        chosen[record.task] = kept
-        duplicates.append(
-            f"{record.task}: kept {kept.source.name} ({max(dates) or 'no date'}), "
-            f"left out {left.source.name} ({min(dates) or 'no date'})"
+    records = records or harness.records(results)
+    if not records:
+        raise DataError(
+            f"{path}: holds no {ALL}, task-*-metrics.json, {SUMMARY} or results*.json with scores"
         )
-    return list(chosen.values()), duplicates
-
-
-def _same(one: TaskScores, other: TaskScores) -> bool:
-    return all(one.line.get(key) == other.line.get(key) for key in ("metrics", "task_hash"))
+    return records
 
 
 def _records(folder: Path) -> list[TaskScores]:
@@ -141,7 +133,7 @@ def _records(folder: Path) -> list[TaskScores]:
     for path in sorted(folder.glob("task-*-metrics.json")):
         if path.name.endswith("-verbose-metrics.json"):
             continue
-        line = _json(path)
+        line = read_json(path)
         if "metrics" in line:  # without, it is the note of a run that had no model
             records.append(_record(line, path))
     return records
@@ -151,42 +143,70 @@ def _record(line: Mapping[str, Any], source: Path) -> TaskScores:
     for key in ("task_name", "metrics"):
         if key not in line:
             raise DataError(f"{source}: a record without {key!r}")
-    return TaskScores(_alias(line), line, source)
+    where = f"{source}: {line['task_name']}"
+    if not isinstance(line["metrics"], Mapping):
+        raise DataError(f"{where}: metrics: expected a mapping, not {line['metrics']!r}"[:300])
+    config = mapping(line, "task_config", where)
+    mapping(config, "context_kwargs", f"{where}: task_config")
+    metadata = mapping(config, "metadata", f"{where}: task_config")
+    alias = str(metadata.get("alias") or line["task_name"])
+    return TaskScores(alias, line, source, str(line.get("current_date") or ""))
 
 
-def _summary(folder: Path) -> Iterator[TaskScores]:
-    """The tasks of `metrics.json`, as OLMES writes it now and as it did until 2024."""
-    path = folder / SUMMARY
-    if not path.is_file():
+def _refuse_other_model(
+    path: Path, summary: Mapping[str, Any], records: Sequence[TaskScores]
+) -> None:
+    """OLMES keeps the scores that it finds in a folder, also another model's.
+
+    Its summary then names the model that was asked for, the records the one that was scored.
+    """
+    asked = summary.get("model_config")
+    if not isinstance(asked, Mapping) or not asked:
         return
-    summary = _json(path)
+    for record in records:
+        scored = record.line.get("model_config")
+        if not isinstance(scored, Mapping):
+            continue
+        for key in MODEL_KEYS:
+            if asked.get(key) != scored.get(key):
+                raise DataError(
+                    f"{path}: model_config.{key} is {asked.get(key)!r}, but {record.source.name} "
+                    f"holds scores of {scored.get(key)!r} ({record.task}): OLMES kept what another "
+                    "model had left in the folder; score again into a new one"
+                )
+
+
+def _summary(path: Path, summary: Mapping[str, Any]) -> Iterator[TaskScores]:
+    """The tasks of `metrics.json`, as OLMES writes it now and as it did until 2024."""
     common = {"model_hash": "", "model_config": summary.get("model_config")}
-    for entry in summary.get("tasks") or []:
-        yield TaskScores(
-            str(entry["alias"]), {**entry, "task_name": entry["alias"], **common}, path
-        )
-    for entry in summary.get("metrics") or []:
-        known = ("task", "num_instances", "task_config")
-        metrics = {k: v for k, v in entry.items() if k not in known}
-        line = {"task_name": entry["task"], "metrics": metrics, **common} | {
-            k: entry.get(k) for k in known[1:]
-        }
-        yield TaskScores(_alias(line), line, path)
-
-
-def _alias(line: Mapping[str, Any]) -> str:
-    metadata = (line.get("task_config") or {}).get("metadata") or {}
-    return str(metadata.get("alias") or line["task_name"])
+    for form, name in (("tasks", "alias"), ("metrics", "task")):
+        entries = summary.get(form) or []
+        if not isinstance(entries, list):
+            raise DataError(f"{path}: {form}: expected a list")
+        for number, entry in enumerate(entries):
+            where = f"{path}: {form}[{number}]"
+            if not isinstance(entry, Mapping) or not isinstance(entry.get(name), str):
+                raise DataError(f"{where}: expected a mapping with {name!r}")
+            line = {**entry, "task_name": entry[name], **common}
+            if form == "metrics":
+                known = ("task", "num_instances", "task_config")
+                line["metrics"] = {k: v for k, v in entry.items() if k not in known}
+            elif "metrics" not in entry:
+                raise DataError(f"{where}: a record without 'metrics'")
+            yield _record(line, path)
 
 
 def _predictions(record: TaskScores) -> list[dict[str, Any]]:
     """What was predicted for each document, if the folder has it."""
     index = record.line.get("task_idx")
-    if index is None:
+    if not isinstance(index, int):
         return []
-    matches = sorted(record.source.parent.glob(f"task-{int(index):03d}-*-predictions.jsonl"))
+    matches = sorted(record.source.parent.glob(f"task-{index:03d}-*-predictions.jsonl"))
     for path in matches:
         rows = _lines(path)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row.get("metrics"), Mapping):
+                raise DataError(f"{path}: line {number}: a prediction without 'metrics'")
         hashes = {str(row.get("model_hash") or "") for row in rows}
         if hashes <= {record.model_hash} and _belongs(path, record):
             return rows
@@ -201,49 +221,89 @@ def _predictions(record: TaskScores) -> list[dict[str, Any]]:
 def _belongs(path: Path, record: TaskScores) -> bool:
     names = {record.task, str(record.line["task_name"])}
     middle = path.name.split("-", 2)[2].removesuffix("-predictions.jsonl")
-    return middle in {name.replace("/", "_") for name in names}
+    # Some releases of OLMES leave colons out of a file's name, too.
+    safe = {name.replace("/", "_") for name in names}
+    return middle in safe | {name.replace(":", "_") for name in safe}
 
 
 def _rows(record: TaskScores) -> list[dict[str, Any]]:
-    rows = rows_of(record.task, record.line, _predictions(record))
+    rows = rows_of(record.task, record.line, _predictions(record), record.errors)
     for row in rows:
         if not math.isfinite(row["value"]):
             raise DataError(
                 f"{record.source}: {record.task}: {row['metric']} is {row['value']}, not a number"
             )
+    dropped = [
+        f"{name} ({value!r})"
+        for name, value in _leaves(record.line["metrics"])
+        if value is not None and number_of(value) is None
+    ]
+    if dropped:
+        shown = ", ".join(dropped)[:300]
+        complain(f"{record.source}: {record.task}: not numbers, left out: {shown}")
     return rows
 
 
 def rows_of(
-    task: str, line: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
+    task: str,
+    line: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]],
+    errors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """A row for every number among a task's metrics."""
+    """A row for every number among a task's metrics, and one for its score where it has one.
+
+    `errors` are standard errors that the evaluator says, by metric; others come from predictions.
+    """
+    leaves = _leaves(line["metrics"])
+    values = {name: found for name, v in leaves if (found := number_of(v)) is not None}
+    primary = _primary(line)
+    if PRIMARY not in values and primary in values:
+        values[PRIMARY] = values[primary]
+    said = errors or {}
     rows = []
-    for metric, value in _numbers(line["metrics"]):
+    for metric, value in values.items():
         chosen, base = _stratum(metric, predictions)
-        count = len(chosen) if base != metric else int(line.get("num_instances") or 0)
-        if metric == "primary_score":
-            base = str((line.get("task_config") or {}).get("primary_metric") or metric)
+        count = len(chosen) if base != metric else count_of(line.get("num_instances"))
+        if metric == PRIMARY:
+            base = primary or metric
+        error = said.get(base)
         rows.append(
             {
                 "task": task,
                 "metric": metric,
                 "value": value,
                 "n_instances": count,
-                "stderr": _stderr(base, value, chosen),
-                "task_hash": line.get("task_hash") or "",
-                "model_hash": line.get("model_hash") or "",
+                "stderr": _stderr(base, value, chosen) if error is None else error,
+                "task_hash": str(line.get("task_hash") or ""),
+                "model_hash": str(line.get("model_hash") or ""),
             }
         )
     return rows
 
 
-def _numbers(metrics: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
+def _primary(line: Mapping[str, Any]) -> str:
+    return str((line.get("task_config") or {}).get("primary_metric") or "")
+
+
+def _leaves(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every value among the metrics by name; of two of one name, the inner with its group's."""
+    seen = set()
+    for name, value in _flat(metrics):
+        last = name[-1]
+        shown = last if last not in seen else ":".join(name)
+        seen.add(shown)
+        yield shown, value
+
+
+def _flat(
+    metrics: Mapping[str, Any], outer: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    nested = [name for name, value in metrics.items() if isinstance(value, Mapping)]
     for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield name, float(value)
+        if name not in nested:
+            yield (*outer, name), value
+    for name in nested:
+        yield from _flat(metrics[name], (*outer, name))
 
 
 def _stratum(
@@ -289,10 +349,10 @@ def _ratio_stderr(metric: str, value: float, rows: Sequence[Mapping[str, Any]]) 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
         try:
             row = json.loads(text)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, UnicodeDecodeError):
             row = None
         if not isinstance(row, dict):
             raise DataError(
@@ -300,13 +360,3 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             )
         rows.append(row)
     return rows
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise DataError(f"{path}: is cut off or not JSON; remove it and score again") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: expected a JSON object")
-    return value

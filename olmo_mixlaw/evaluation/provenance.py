@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw.datasets.memmap import metadata_path
-from olmo_mixlaw.datasets.uri import dataset_name
-from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError
+from olmo_mixlaw.datasets.uri import dataset_name, parse
+from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError, MixlawError, complain
 from olmo_mixlaw.evaluation.language_model import LanguageModel
 from olmo_mixlaw.evaluation.tasks import Task
 from olmo_mixlaw.schema import read_mapping
@@ -56,6 +56,8 @@ def newest_checkpoint(model: str | Path) -> Path:
 
     Raises `CheckpointError` where there is no such folder.
     """
+    if "://" in str(model):
+        raise CheckpointError(f"{model}: expected a folder; download the model to this machine")
     folder = Path(model)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such model folder")
@@ -92,6 +94,7 @@ def with_datasets(tasks: Iterable[Task], record: Record) -> list[Task]:
     filled: list[Task] = []
     for task in tasks:
         if task.parameter("dataset"):
+            _say_if_others(task, record)
             filled.append(task)
         elif task.every_source:
             filled += _every_source(task, record)
@@ -124,6 +127,17 @@ def _about(task: Task, record: Record) -> Task:
     return _with(task, found[0], task.name) if found else task
 
 
+def _say_if_others(task: Task, record: Record) -> None:
+    """A note where a model is asked about a dataset that its record says it wasn't trained on."""
+    asked = str(task.parameter("dataset"))
+    known = [uri for uri in record.uris() if dataset_name(uri) == task.dataset_name != ""]
+    if known and all(parse(uri) != parse(asked, task.name) for uri in known):
+        complain(
+            f"{task.name}: asks about {asked}, but the model's record says {', '.join(known)}: the "
+            "score is of what it wasn't trained on"
+        )
+
+
 def _with(task: Task, uri: str, alias: str, **context: Any) -> Task:
     config = task.config
     return type(task)(
@@ -137,12 +151,10 @@ def _with(task: Task, uri: str, alias: str, **context: Any) -> Task:
 
 def refuse_contaminated(tasks: Iterable[Task], record: Record) -> None:
     """Raises `DataError` if the model was trained on text that one of the tasks was made from."""
-    from olmo_mixlaw.datasets import open_dataset
-
     uri_of: dict[str, str] = {}
     for uri in record.uris():
         if dataset_name(uri):
-            for name in getattr(open_dataset(uri), "made_from", ()):
+            for name in made_from(uri):
                 uri_of[name] = uri
     for task in tasks:
         core = task.config.task_name.partition(":")[0]
@@ -151,3 +163,28 @@ def refuse_contaminated(tasks: Iterable[Task], record: Record) -> None:
                 f"{task.name}: the model was trained on {uri_of[core]}, whose text this task "
                 "was made from, so its score would say nothing"
             )
+
+
+def made_from(uri: str) -> tuple[str, ...]:
+    """The tasks that a dataset's text was made from, by what it is called.
+
+    The text itself needn't be on this machine. Of a package's dataset only the package knows; one
+    that can't be opened here is named on standard error.
+    """
+    from olmo_mixlaw.datasets import open_dataset
+    from olmo_mixlaw.datasets.corpora import CORPORA
+    from olmo_mixlaw.datasets.text import Text
+    from olmo_mixlaw.registry import DATASETS
+
+    name, values = parse(uri)
+    try:
+        part = DATASETS.get(name)
+        if part is Text:
+            corpus = values.get("corpus", "")
+            return tuple(CORPORA[corpus].tasks) if corpus in CORPORA else ()
+        if isinstance(part, type) and part.__module__.startswith(f"{__name__.partition('.')[0]}."):
+            return tuple(getattr(part, "made_from", ()))
+        return tuple(open_dataset(uri).made_from)
+    except MixlawError as error:
+        complain(f"{uri} can't be opened ({error}), so whether a task was made of it isn't known")
+        return ()

@@ -22,6 +22,7 @@ from olmo_mixlaw.laws.law import Law, Scene, Settings
 from olmo_mixlaw.laws.sizes import Size
 from olmo_mixlaw.registry import LAWS
 from olmo_mixlaw.runs import Design
+from olmo_mixlaw.runs.units import UNSTATED
 
 FORMAT = 2
 
@@ -116,7 +117,7 @@ class Fit:
         n_tokens: Any = np.nan,
         n_active: Any = None,
     ) -> np.ndarray:
-        """Losses in nats a token, (R, T), for `ratios` (R, K) or (K,), sizes and token budgets.
+        """Losses (R, T), in the table's unit, for `ratios` (R, K) or (K,), sizes and budgets.
 
         `n_params`, `n_tokens` and `n_active` are numbers or (R,); `n_active` is needed by a fit
         whose capacity is not `total`. Raises `FitError` for ratios of a wrong shape or sum, and
@@ -182,12 +183,47 @@ class Fit:
                 raise FitError(f"{self.law.name}: {name} is needed and must be positive")
             return
         asked = np.atleast_1d(values)
+        if np.isinf(asked).any() or (asked <= 0).any():
+            raise FitError(f"{self.law.name}: {name} must be positive and finite")
         asked = asked[np.isfinite(asked)]
+        if len(asked) and not np.isfinite(seen[0]):
+            raise FitError(
+                f"{self.law.name}: the table has no {name}, so it can't speak of {asked[0]:.6g}; "
+                f"leave it out, or fit a table with a column {name}"
+            )
         if np.isfinite(seen[0]) and len(asked) and (np.abs(asked / seen[0] - 1) > 0.05).any():
             raise FitError(
                 f"{self.law.name}: the table has one {name} only ({seen[0]:.6g}), so it can't "
                 f"speak of {asked[np.argmax(np.abs(asked / seen[0] - 1))]:.6g}; add runs at another"
+                + ("" if name != "n_tokens" else " (a longer run's caps alone: cap_tokens)")
             )
+
+    @property
+    def unit(self) -> str:
+        """The unit of the losses (`runs.units`)."""
+        return self.scene.unit
+
+    @property
+    def mixture_r2(self) -> float:
+        """Variance explained among mixtures that were held out; NaN where nobody measured it."""
+        found = self.provenance.get("mixture_r2")
+        return float("nan") if found is None else float(found)
+
+    def cannot_tell_mixtures(self) -> str:
+        """Why no mixture can be read from this fit; nothing where one can, as far as is known."""
+        parts = self.law.parts(self)
+        if not self.law.uses_mixture or (parts and not any(p.law.uses_mixture for p in parts)):
+            return (
+                f"NO ANSWER: {self.law.label} knows no mixture, so that every mixture is as good; "
+                "fit a law that does"
+            )
+        if self.mixture_r2 < 0:
+            return (
+                f"NO ANSWER: mixtures can't be told apart by this table: on mixtures held out "
+                f"{self.law.label} explains less than their mean does (R2 {self.mixture_r2:.2f}); "
+                "add runs, or compare laws"
+            )
+        return ""
 
     @property
     def parameters(self) -> pd.DataFrame:
@@ -228,7 +264,7 @@ class Fit:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             return cls.from_json(record, str(path))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise DataError(f"{path}: not a saved fit ({type(error).__name__}: {error})") from None
 
     @classmethod
@@ -240,6 +276,7 @@ class Fit:
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in named["options"].items()}
         law = LAWS.get(named["name"], where)(**options)
         scene = {k: _revived(v) for k, v in record.pop("scene").items()}
+        scene.setdefault("unit", UNSTATED)  # fits from before tables had one
         for key in ("n_range", "d_range"):
             scene[key] = tuple(float(v) for v in scene[key])
         size = record.pop("size")

@@ -7,6 +7,7 @@ what they can do, so that nobody has to know them by name.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from scipy.stats import norm
 from olmo_mixlaw.errors import ConfigError, FitError
 from olmo_mixlaw.registry import DEFAULT_LAW, LAWS, PLAIN_LAW
 from olmo_mixlaw.runs import Design
+from olmo_mixlaw.runs.units import NATS
 
 if TYPE_CHECKING:
     from olmo_mixlaw.laws.engine.formula import Formula
@@ -98,9 +100,9 @@ class Scene:
     """What a table offers to a law. Two scenes are equal only when they are the same object.
 
     `n_ref` and `d_ref` are the geometric means of sizes and budgets, so that the coefficient of
-    a power term is that term's value, in nats, amid the table. `low` and `spread` (T,) are each
-    target's least loss and its range in nats: the scale of the priors. `own` (T,) is the index
-    of the domain that a target is, or -1 for a target that no domain of the mixture is.
+    a power term is that term's value amid the table. `low` and `spread` (T,) are each target's
+    least loss and its range: the scale of the priors. `own` (T,) is the index of the domain that a
+    target is, or -1 for a target that no domain of the mixture is. Losses are in `unit`.
     """
 
     domains: list[str]
@@ -114,6 +116,7 @@ class Scene:
     d_ref: float
     n_range: tuple[float, float] = (np.nan, np.nan)
     d_range: tuple[float, float] = (np.nan, np.nan)
+    unit: str = NATS
 
     @classmethod
     def of(cls, design: Design) -> Scene:
@@ -135,6 +138,7 @@ class Scene:
             d_ref=_centre(d),
             n_range=_range(n),
             d_range=_range(d),
+            unit=design.unit,
         )
 
     @property
@@ -240,6 +244,25 @@ class Law(ABC):
     def rows(self, fit: Fit) -> list[Row]:
         """The parameters that a fit shows."""
         return []
+
+    def written(self, scene: Scene) -> str:
+        """The formula with N and D as they are in it: over the table's middle, `N/4.2e+07`.
+
+        A term in N or D alone that the scene lacks is none; what is left out is said.
+        """
+        formula, notes = self.formula, []
+        for name, has, middle, what in (
+            ("N", scene.has_n, scene.n_ref, "sizes"),
+            ("D", scene.has_d, scene.d_ref, "budgets"),
+        ):
+            if has:
+                formula = re.sub(rf"(?<!log )\b{name}\b", f"({name}/{middle:.6g})", formula)
+                formula = re.sub(rf"log {name}\b", f"log({name}/{middle:.6g})", formula)
+            elif re.search(rf"\b{name}\b", formula):
+                formula = re.sub(rf"\b{name}\b", f"{name}'", formula)
+                why = "don't vary" if np.isfinite(middle) else "are not known"
+                notes.append(f"{name}' = 1, without a term of its own: the table's {what} {why}")
+        return "\n  ".join([formula, *notes])
 
     def half_width(self, fit: Fit, inputs: Inputs, level: float) -> np.ndarray:
         """Half of the central interval of log loss that a new run falls in, (R, T).

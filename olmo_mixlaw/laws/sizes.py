@@ -84,6 +84,11 @@ def check_capacity(design: Design, capacity: str) -> None:
         raise ConfigError(f"capacity: {capacity!r} is none of {', '.join(KINDS)}")
     if capacity == "total":
         return
+    if not design.active_known:
+        raise FitError(
+            f"capacity {capacity}: the table has no n_active; add that column (in a dense model "
+            "the same as n_params), or use capacity total"
+        )
     counts = np.c_[design.n_params, design.n_active]
     if not np.isfinite(counts).all():
         i = int(np.argmax(~np.isfinite(counts).all(1)))

@@ -67,7 +67,7 @@ def figure_tasks(
 def figure_losses(result: pd.DataFrame) -> Figure:
     """Predicted against actual loss where it is known, else predictions by domain.
 
-    `result` has columns task, predicted, low, high and actual.
+    `result` has columns task, predicted, low, high and actual, and the losses' unit in its attrs.
     """
     figure = Figure(figsize=(5.5, 4.5), layout="constrained")
     axis = figure.subplots()
@@ -86,6 +86,8 @@ def figure_losses(result: pd.DataFrame) -> Figure:
         )
     ends = [shown[across].min(), shown[across].max()]
     axis.plot(ends, ends, "k--", lw=0.8)
-    axis.set(xlabel=f"{across} loss (nats)", ylabel="predicted loss (nats)")
+    unit = result.attrs.get("unit") or "unit not stated"
+    unit = unit if unit.startswith("(") else f"({unit})"
+    axis.set(xlabel=f"{across} loss {unit}", ylabel=f"predicted loss {unit}")
     axis.legend(fontsize="small")
     return figure

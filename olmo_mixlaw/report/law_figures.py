@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from olmo_mixlaw.report.figures import ACCENT, STYLE, size_colours, size_label
 from olmo_mixlaw.runs import Design
+from olmo_mixlaw.runs.units import label as label_of
 
 GREY = "#8a919c"
 # Beyond this many sizes a legend says less than a few of them.
@@ -65,7 +66,8 @@ def predicted_against_measured(design: Design, predicted: np.ndarray, title: str
                 )
         ends = [np.nanmin(design.losses), np.nanmax(design.losses)]
         left.plot(ends, ends, color=GREY, lw=0.9, ls="--")
-        left.set(title=title, xlabel="measured loss (nats)", ylabel="predicted loss (nats)")
+        unit = label_of(design.unit)
+        left.set(title=title, xlabel=f"measured loss, {unit}", ylabel=f"predicted loss, {unit}")
         left.legend(title="parameters", fontsize=8, title_fontsize=8)
         right.axvline(0, color=GREY, lw=0.9)
         right.set_ylim(-0.6, len(order) - 0.4)

@@ -4,6 +4,7 @@
 `importers` reads the tables of others.
 """
 
-from olmo_mixlaw.runs.table import ALIASES, WEIGHT, Design, RunTable, read_frame
+from olmo_mixlaw.runs.frames import read_frame
+from olmo_mixlaw.runs.table import ALIASES, WEIGHT, Design, RunTable
 
 __all__ = ["ALIASES", "WEIGHT", "Design", "RunTable", "read_frame"]

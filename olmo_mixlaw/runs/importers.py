@@ -4,14 +4,14 @@ file: swarm.csv            beside the YAML
 run_id: name               column; the row's number without it
 n_params: 60e6             a number, or the name of a column; likewise n_tokens and n_active
 params_unit: 1             what those counts are in (1e9 for billions); likewise tokens_unit
-unit: nats                 or bits (a token)
+unit: nats                 or bits (a token), or bits_per_byte
 weights: {web: p_web, code: p_code}      domain: column, or a number for all rows
 losses: {web: loss_web, wiki: loss_wiki}
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +20,15 @@ import pandas as pd
 
 from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError, DataError
-from olmo_mixlaw.runs import WEIGHT, RunTable, read_frame
+from olmo_mixlaw.runs.frames import numbers, read_frame
+from olmo_mixlaw.runs.metrics import numeric_columns, read_metrics
+from olmo_mixlaw.runs.names import ID_COLUMNS, not_a_loss, stripped
+from olmo_mixlaw.runs.table import WEIGHT, RunTable, check_losses, checked_weights
+from olmo_mixlaw.runs.units import NATS, accepted_unit
 
-ID_COLUMNS = ("run_id", "run", "name", "index", "id")
 # Swarm files write ratios with a few digits.
 ROUNDED = 0.02
-UNITS = {"nats": 1.0, "bits": float(np.log(2))}
+SHOWN = 4
 
 
 @dataclass
@@ -52,76 +55,127 @@ def wide_table(path: str | Path) -> RunTable:
     for key in ("file", "weights", "losses"):
         if not getattr(given, key):
             raise ConfigError(f"{path}: {key}: is needed")
-    if given.unit not in UNITS:
-        raise ConfigError(f"{path}: unit: {given.unit!r} is none of {', '.join(UNITS)}")
+    for key in ("params_unit", "tokens_unit"):
+        if not 0 < getattr(given, key) < np.inf:
+            raise ConfigError(f"{path}: {key}: must be positive, found {getattr(given, key):g}")
+    unit, factor = accepted_unit(given.unit, f"{path}: unit")
     source = path.parent / given.file
     frame = read_frame(source)
+    for domain, column in given.losses.items():
+        _column(frame, column, source)
+        if why := not_a_loss(column):
+            raise ConfigError(f"{path}: losses.{domain}: column {column!r} is {why}")
+        frame[column] = numbers(frame, column, str(source))
+        check_losses(frame, column, str(source))
     names = _column(frame, given.run_id, source) if given.run_id else frame.index.astype(str)
     return _joined(
         pd.Series(np.asarray(names).astype(str)),
-        {d: pd.Series(_scale(frame, c, f"weights.{d}", source)) for d, c in given.weights.items()},
-        {d: _column(frame, c, source) * UNITS[given.unit] for d, c in given.losses.items()},
+        {d: _scale(frame, c, f"weights.{d}", source) for d, c in given.weights.items()},
+        {d: frame[c] * factor for d, c in given.losses.items()},
         _scale(frame, given.n_params, "n_params", source) * given.params_unit,
         _scale(frame, given.n_tokens, "n_tokens", source) * given.tokens_unit,
         str(source),
         given.weight_tolerance,
-        _scale(frame, given.n_active or given.n_params, "n_active", source) * given.params_unit,
+        _scale(frame, given.n_active, "n_active", source) * given.params_unit,
+        unit,
     )
 
 
 def two_files(
-    ratios: str | Path, metrics: str | Path, *, n_params: float = np.nan, n_tokens: float = np.nan
+    ratios: str | Path,
+    metrics: str | Path,
+    *,
+    n_params: float = np.nan,
+    n_tokens: float = np.nan,
+    unit: str = "",
+    targets: Sequence[str] = (),
+    weight_tolerance: float = ROUNDED,
 ) -> RunTable:
     """Olmix's `ratios.csv` + `metrics.csv`, or RegMix's mixture and loss tables.
 
-    Rows are joined on the id column that both have (run_id, run, name, index or id); every other
-    numeric column is a domain or a loss. RegMix's prefixes (`train_`, `valid_`, `metric/`) and
-    endings (`_val`, `/loss`) are taken off, so that a loss finds its domain.
+    Rows are joined on the id column that both have (run_id, run, name, index or id); runs that
+    are in one file only are left out, and `notes` says so. Every other column of numbers is a
+    domain or, by the rules of `metrics`, a loss. RegMix's affixes (`train_`, `valid_`, `metric/`,
+    `_val`, `_loss`) are taken off, so that a loss finds its domain. `unit` and `targets` say what
+    the columns' names don't.
     """
+    for option, value in (("--size", n_params), ("--tokens", n_tokens)):
+        if value <= 0 or np.isinf(value):
+            raise ConfigError(f"{option}: must be positive and finite, found {value:g}")
     left, right = read_frame(ratios), read_frame(metrics)
     shared = [c for c in ID_COLUMNS if c in left.columns and c in right.columns]
     if not shared:
         raise DataError(f"{ratios} and {metrics}: no id column in both ({', '.join(ID_COLUMNS)})")
     key = shared[0]
     for path, frame in ((ratios, left), (metrics, right)):
+        if frame[key].isna().any():
+            line = int(np.argmax(frame[key].isna())) + 2
+            raise DataError(f"{path}: line {line}, column {key!r}: is missing")
         if frame[key].duplicated().any():
             first = frame.loc[frame[key].duplicated(), key].iloc[0]
             raise DataError(f"{path}: a second row for {key} {first!r}")
-    missing = set(left[key]) ^ set(right[key])
-    if missing:
-        raise DataError(
-            f"{ratios} and {metrics}: {key} {sorted(missing, key=str)[0]!r} is in one only"
-        )
-    right = right.set_index(key).loc[left[key]].reset_index()
+    alone = _alone(left, right, key, str(ratios), str(metrics))
+    left, right = left[left[key].isin(right[key])], right[right[key].isin(left[key])]
+    tolerance = max(weight_tolerance, ROUNDED)
+    weights, notes = _weights(left, str(ratios), tolerance)
+    read = read_metrics(right, list(weights), str(metrics), targets=targets, unit=unit)
+    order = pd.Index(right[key]).get_indexer(left[key])
     return _joined(
         left[key].astype(str),
-        _numeric(left, str(ratios)),
-        _numeric(right, str(metrics)),
+        {d: v.to_numpy() for d, v in weights.items()},
+        {t: v.iloc[order] for t, v in read.losses.items()},
         np.full(len(left), n_params),
         np.full(len(left), n_tokens),
         str(ratios),
-        ROUNDED,
+        tolerance,
+        unit=read.unit,
+        notes=(*alone, *notes, *read.notes),
     )
 
 
-def _numeric(frame: pd.DataFrame, where: str) -> dict[str, pd.Series]:
-    columns = {
-        _domain(c): frame[c]
-        for c in frame.columns
-        if c not in ID_COLUMNS
-        and not str(c).startswith("Unnamed")
-        and pd.api.types.is_numeric_dtype(frame[c])
-    }
+def _alone(
+    left: pd.DataFrame, right: pd.DataFrame, key: str, ratios: str, metrics: str
+) -> tuple[str, ...]:
+    """A line for each file that has runs of its own; `DataError` where no run is in both."""
+    if not left[key].isin(right[key]).any():
+        raise DataError(f"{ratios} and {metrics}: no {key} is in both")
+    notes = []
+    for one, other, path in ((left, right, ratios), (right, left, metrics)):
+        only = [str(v) for v in one[key][~one[key].isin(other[key])]]
+        if only:
+            more = ", ..." if len(only) > SHOWN else ""
+            notes.append(
+                f"{path}: {len(only)} of {len(one)} runs are in this file only and left out: "
+                f"{key} {', '.join(only[:SHOWN])}{more}"
+            )
+    return tuple(notes)
+
+
+def _weights(
+    frame: pd.DataFrame, where: str, tolerance: float
+) -> tuple[dict[str, pd.Series], list[str]]:
+    """The ratios by domain, and what was left out."""
+    columns, out = numeric_columns(frame, where)
     if not columns:
         raise DataError(f"{where}: no numeric column besides the id")
-    return columns
-
-
-def _domain(column: str) -> str:
-    name = str(column).removeprefix("metric/").removesuffix("/loss").removesuffix("_val")
-    for prefix in ("train_", "valid_"):
-        name = name.removeprefix(prefix)
-    return name
+    first: dict[str, str] = {}
+    for column in columns:
+        name = stripped(column)
+        if name in first:
+            raise DataError(
+                f"{where}: columns {first[name]!r} and {column!r} are both domain {name!r} without "
+                "affixes; rename one"
+            )
+        first[name] = column
+    checked_weights(frame, list(first.values()), where, tolerance)
+    notes = [f"{where}: left out: {', '.join(f'{c} ({why})' for c, why in out.items())}"]
+    found = {name: numbers(frame, column, where) for name, column in first.items()}
+    notes = notes if out else []
+    # Nobody knows what such a domain does, and without it the mixtures are the same.
+    untried = [name for name, values in found.items() if (values == 0).all()]
+    if untried and len(untried) < len(found):
+        notes.append(f"{where}: domains that no run has, left out: {', '.join(untried)}")
+    return {name: v for name, v in found.items() if name not in untried}, notes
 
 
 def _column(frame: pd.DataFrame, name: str, where: Path) -> pd.Series:
@@ -141,32 +195,29 @@ def _scale(frame: pd.DataFrame, given: str, key: str, where: Path) -> np.ndarray
     except ValueError:
         if given not in frame:
             raise DataError(f"{where}: {key}: {given!r} is neither a number nor a column") from None
-        return frame[given].to_numpy(float)
+        return numbers(frame, given, str(where)).to_numpy(float)
 
 
 def _joined(
     names: pd.Series,
-    weights: Mapping[str, pd.Series],
+    weights: Mapping[str, np.ndarray],
     losses: Mapping[str, pd.Series],
     n_params: np.ndarray,
     n_tokens: np.ndarray,
     source: str,
     tolerance: float,
     n_active: np.ndarray | None = None,
+    unit: str = NATS,
+    notes: tuple[str, ...] = (),
 ) -> RunTable:
-    base = pd.DataFrame(
-        {
-            "run_id": names.to_numpy(),
-            "n_params": n_params,
-            "n_tokens": n_tokens,
-            "n_active": n_params if n_active is None else n_active,
-        }
-    )
+    counts = {"n_params": n_params, "n_tokens": n_tokens}
+    base = pd.DataFrame({"run_id": names.to_numpy(), **counts})
+    base["n_active"] = np.nan if n_active is None else n_active
     for domain, values in weights.items():
-        base[WEIGHT + domain] = pd.to_numeric(values, errors="coerce").to_numpy(float)
+        base[WEIGHT + domain] = values
     parts = [base.assign(domain=d, loss=v.to_numpy()) for d, v in losses.items()]
     frame = pd.concat(parts, ignore_index=True)
-    return RunTable(frame, source=source, weight_tolerance=tolerance)
+    return RunTable(frame, source=source, weight_tolerance=tolerance, unit=unit, notes=notes)
 
 
 def load_table(
@@ -177,15 +228,35 @@ def load_table(
     n_params: float = np.nan,
     n_tokens: float = np.nan,
     weight_tolerance: float = 1e-6,
+    unit: str = "",
+    targets: Sequence[str] = (),
 ) -> RunTable:
-    """The table that a command was given: a RunTable, a YAML of a wide CSV, or a pair of files."""
+    """The table that a command was given: a RunTable, a YAML of a wide CSV, or a pair of files.
+
+    `unit` is that of the losses (default: what the table says); `targets` are those that count.
+    """
     if bool(ratios) != bool(metrics):
         raise ConfigError("--ratios and --metrics: give both")
     if bool(table) == bool(ratios):
         raise ConfigError("--table, or --ratios with --metrics: give one of them")
     if ratios and metrics:
-        return two_files(ratios, metrics, n_params=n_params, n_tokens=n_tokens)
+        return two_files(
+            ratios,
+            metrics,
+            n_params=n_params,
+            n_tokens=n_tokens,
+            unit=unit,
+            targets=targets,
+            weight_tolerance=weight_tolerance,
+        )
     assert table is not None
+    for option, value in (("--size", n_params), ("--tokens", n_tokens)):
+        if not np.isnan(value):
+            raise ConfigError(f"{option}: is for --ratios; a --table has its own counts")
     if Path(table).suffix in (".yaml", ".yml"):
-        return wide_table(table)
-    return RunTable.load(table, weight_tolerance)
+        if unit:
+            raise ConfigError(f"--unit: is for files of losses; {table} has a key `unit`")
+        found = wide_table(table)
+    else:
+        found = RunTable.load(table, weight_tolerance, unit=unit)
+    return found.only(targets) if targets else found

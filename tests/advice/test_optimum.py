@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from law_tables import grid, transfer_losses
@@ -113,3 +115,67 @@ def test_unknown_names_are_refused(fitted: Fit) -> None:
 def test_a_size_is_needed(fitted: Fit) -> None:
     with pytest.raises(FitError, match="n_params is needed"):
         optimum(fitted)
+
+
+def test_the_predicted_loss_is_without_the_pull(fitted: Fit) -> None:
+    best = optimum(fitted, 1e8, 1e9, kl=0.5)
+    assert best.value == pytest.approx(fitted.predict(best.ratios, 1e8, 1e9).mean())
+    middle = fitted.mixtures.mean(0)
+    pull = 0.5 * float((best.ratios * np.log(best.ratios / middle)).sum())
+    assert best.objective == pytest.approx(best.value + pull)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"kl": -0.1}, "kl: must be finite and not negative, found -0.1"),
+        ({"kl": float("nan")}, "kl: must be finite and not negative, found nan"),
+        ({"kl": 1, "prior": {"web": 1.0}}, "prior: domain 'code' is missing"),
+        ({"prior": dict.fromkeys(("web", "code", "wiki", "math"), 0)}, "not all 0"),
+        ({"target_weights": {"web": float("nan")}}, "weights must be finite"),
+        ({"available_tokens": {"web": float("nan")}}, "available tokens: must be numbers"),
+        ({"available_tokens": {"web": 1e9}, "max_epochs": 0}, "max_epochs: must be positive"),
+        ({"available_tokens": {"web": 1e9}, "max_epochs": float("nan")}, "max_epochs: must be"),
+        ({"cap_tokens": 1e9}, "cap_tokens: needs available_tokens"),
+        ({"available_tokens": {"web": 1e9}, "cap_tokens": -1}, "a budget of -1 tokens"),
+    ],
+)
+def test_limits_out_of_range_are_refused(fitted: Fit, settings_: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        optimum(fitted, 1e8, 1e9, **settings_)
+
+
+def test_caps_count_for_the_run_that_the_mixture_is_for() -> None:
+    """A swarm of one budget can't speak of another, but its mixture goes to a longer run."""
+    swarm = fit("transfer", transfer_losses(grid(sizes=1, mixtures=12), noise=0.002))
+    limits = {"available_tokens": {"web": 1e9}, "max_epochs": 2.0}
+    with pytest.raises(FitError, match="one n_tokens only"):
+        optimum(swarm, 1e7, 2e10, **limits)
+    best = optimum(swarm, 1e7, 1e9, cap_tokens=2e10, **limits)
+    assert best.ratios[best.domains.index("web")] <= 0.1 + 1e-9
+    free = optimum(swarm, 1e7, 1e9, **limits)
+    assert free.ratios[free.domains.index("web")] > 0.2
+
+
+def test_a_fit_that_cant_tell_mixtures_apart_says_so_first(fitted: Fit) -> None:
+    plain = fit("no_mixture", transfer_losses(grid(sizes=3, mixtures=6)))
+    best = optimum(plain, 1e8, 1e9)
+    assert best.verdict.startswith("NO ANSWER: no_mixture knows no mixture")
+    assert best.to_yaml().startswith("# NO ANSWER")
+    poor = replace(fitted, provenance=fitted.provenance | {"mixture_r2": -0.43})
+    assert "explains less than their mean does (R2 -0.43)" in optimum(poor, 1e8, 1e9).verdict
+    assert not optimum(fitted, 1e8, 1e9).verdict
+
+
+def test_a_fit_without_sizes_or_budgets_speaks_of_none() -> None:
+    design = transfer_losses(grid(sizes=1, mixtures=12), noise=0.002)
+    none = np.full(len(design), np.nan)
+    bare = fit("transfer", replace(design, n_params=none, n_active=none, n_tokens=none))
+    assert optimum(bare).ratios.sum() == pytest.approx(1)
+    with pytest.raises(FitError, match="the table has no n_params, so it can't speak of 7e"):
+        optimum(bare, 7e9)
+    with pytest.raises(FitError, match="the table has no n_tokens, so it can't speak of 1e"):
+        bare.predict(np.full(4, 0.25), n_tokens=1e9)
+    for bad in (-1.0, 0.0, np.inf):
+        with pytest.raises(FitError, match="must be positive"):
+            bare.predict(np.full(4, 0.25), n_params=bad)

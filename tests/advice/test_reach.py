@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 from law_tables import task_ladder
 
 from olmo_mixlaw.advice.ladder import Target, predict_tasks
-from olmo_mixlaw.advice.reach import FormError, form_error, to_logit
+from olmo_mixlaw.advice.reach import FormError, form_error, groups_of, to_logit
 from olmo_mixlaw.advice.two_step import TwoStepOptions, checked_tasks
 
 
@@ -70,3 +71,45 @@ def test_the_overflow_of_whole_numbers_is_avoided() -> None:
 
 def test_a_logit_is_kept_off_chance_and_one() -> None:
     assert np.isfinite(to_logit(np.array([0.2, 1.0]), np.array([0.25, 0.25]))).all()
+
+
+def test_near_equal_sizes_are_one_and_say_nothing_of_the_form() -> None:
+    sizes = np.linspace(1e9, 1.12e9, 19)
+    assert [len(group) for group in groups_of(sizes)] == [19]
+    assert [len(group) for group in groups_of(np.array([1e8, 1.1e8, 2e8, 1.2e8, 2.2e8]))] == [
+        2,
+        1,
+        2,
+    ]
+    frame = task_ladder(noise=0.02, checkpoints=2)
+    rows = [
+        frame[frame["N"] == 1e9].assign(N=s, run_id=lambda f, s=s: f"{s}" + f["run_id"])
+        for s in sizes
+    ]
+    near = pd.concat(rows, ignore_index=True)
+    assert form_error(checked_tasks(near), TwoStepOptions()) is None
+    chain, result = predict_tasks(near, [Target("large", 4e9, 4e11)], replicates=10)
+    assert not result.attrs["form_error"]
+    assert (result["high"] < 1).all()
+    assert (result["low"] > chain.floors + 0.1).all()
+
+
+def test_the_noise_of_scores_is_not_taken_for_an_error_of_the_form() -> None:
+    # Two large sizes that are just apart: a reach so short that noise over it is huge.
+    frame = task_ladder(noise=0.03, checkpoints=4)
+    frame = frame[frame["N"] < 3e9]
+    twin = frame[frame["N"] == 1e9].assign(N=1.2e9)
+    twin["run_id"] += "-twin"
+    error = form_error(checked_tasks(pd.concat([frame, twin])), TwoStepOptions())
+    assert error is not None
+    assert (error.scale < 3).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_prediction_lies_in_its_own_interval(seed: int) -> None:
+    frame = task_ladder(noise=0.05, checkpoints=2)
+    frame["accuracy"] = frame["accuracy"].clip(upper=1.0)
+    targets = [Target("near", 4e9, 1e11), Target("far", 1e11, 1e13)]
+    _, result = predict_tasks(frame, targets, replicates=3, seed=seed)
+    assert (result["low"] <= result["predicted"]).all()
+    assert (result["predicted"] <= result["high"]).all()

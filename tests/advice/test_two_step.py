@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from law_tables import task_ladder
 
-from olmo_mixlaw.advice.two_step import chance_floor, fit_two_step, fit_with_replicates
+from olmo_mixlaw.advice.curve import CHANCE, chance_floor
+from olmo_mixlaw.advice.two_step import fit_two_step, fit_with_replicates
 from olmo_mixlaw.errors import DataError, FitError
 
 LADDER = Path(__file__).resolve().parents[2] / "benchmarks" / "data" / "p6_olmo_ladder.csv.gz"
@@ -49,8 +50,77 @@ def test_tasks_at_chance_are_named() -> None:
 def test_chance_floors_are_known() -> None:
     assert chance_floor("piqa_val_5shot") == 0.5
     assert chance_floor("csqa_val_5shot") == 0.2
-    assert chance_floor("essays") == 0.0
+    with pytest.raises(DataError, match=r"chance isn't known: essays; .* --chance essays=0\.25"):
+        chance_floor("essays")
     assert chance_floor("essays", {"essay": 0.1}) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("task", "chance"),
+    [
+        ("sciq::olmes", 0.25),
+        ("copa", 0.5),
+        ("social_iqa", 1 / 3),
+        ("commonsense_qa:rc::olmes", 0.2),
+        ("leaderboard|arc:challenge|25", 0.25),
+        ("mmlu_astronomy:mc", 0.25),
+        ("gsm8k::olmes", 0.0),
+        ("bio_recall:birth_city", 0.0),
+    ],
+)
+def test_chance_is_known_under_the_names_of_every_evaluator(task: str, chance: float) -> None:
+    assert chance_floor(task) == pytest.approx(chance)
+
+
+@pytest.mark.parametrize("task", ["mmlu_pro_law", "copal", "bio_recall:mc", "squad:mc::gen2mc"])
+def test_a_name_that_only_begins_like_a_known_one_is_not_known(task: str) -> None:
+    with pytest.raises(DataError, match=f"chance isn't known: {task}"):
+        chance_floor(task)
+    # What the command line adds to its own is still ours, not the user's word on other tasks.
+    with pytest.raises(DataError):
+        chance_floor(task, CHANCE)
+    assert chance_floor(task, {**CHANCE, task: 0.1}) == 0.1
+
+
+def test_tasks_without_a_chance_are_all_named_and_a_wrong_one_is_refused() -> None:
+    frame = task_ladder()
+    frame["task"] = frame["task"].replace({"piqa_val": "riddles", "hellaswag_val": "puzzles"})
+    with pytest.raises(DataError, match=r"isn't known: (puzzles|riddles), (puzzles|riddles); "):
+        fit_two_step(frame)
+    with pytest.raises(DataError, match="chance of riddles: 25: expected a share of 1"):
+        fit_two_step(frame, chance={"riddles": 25, "puzzles": 0.25})
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("accuracy", 45.2, r"line 6, column 'accuracy': 45\.2 is not a share of 1 .* by 100"),
+        ("accuracy", -0.1, r"line 6, column 'accuracy': -0\.1 is not a share"),
+        ("bpb", 0.0, r"line 6, column 'bpb': 0\.0 must be more than 0"),
+        ("D", float("inf"), r"line 6, column 'D': inf is not a number"),
+        ("N", "100M", r"line 6, column 'N': '100M' is not a number"),
+        ("N", 5e8, r"line 6, column 'N': 500000000\.0 is not the size of this run's first line"),
+    ],
+)
+def test_values_that_can_not_be_are_refused(column: str, value: object, message: str) -> None:
+    frame = task_ladder().astype({column: object})
+    frame.loc[4, column] = value
+    with pytest.raises(DataError, match=message):
+        fit_two_step(frame)
+
+
+def test_percent_is_refused_and_text_that_is_a_number_is_read() -> None:
+    frame = task_ladder()
+    with pytest.raises(DataError, match=r"line 2, column 'accuracy': .* divide percent by 100"):
+        fit_two_step(frame.assign(accuracy=100 * frame["accuracy"]))
+    text = frame.assign(accuracy=frame["accuracy"].map(repr))
+    np.testing.assert_allclose(fit_two_step(text).theta, fit_two_step(frame).theta, rtol=1e-6)
+
+
+def test_a_checkpoint_that_stands_twice_is_refused() -> None:
+    frame = task_ladder()
+    with pytest.raises(DataError, match=r"column 'D': .* stands twice for this run and task"):
+        fit_two_step(pd.concat([frame, frame.iloc[:1]]))
 
 
 def test_bad_tables_are_refused() -> None:

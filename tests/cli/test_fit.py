@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from law_tables import moe_design, scored_study, table_of
+from law_tables import grid, moe_design, scored_study, table_of, transfer_losses
 
 Command = Callable[..., int]
 
@@ -32,6 +33,13 @@ def test_a_fit_is_printed_saved_and_drawn(
         (["fit", "--table", "TABLE", "--law", "tranfser"], "did you mean 'transfer'"),
         (["fit", "--table", "TABLE", "--rho", "0.5"], "--rho: needs --capacity effective"),
         (["fit", "--table", "TABLE", "--bootstrap", "9"], "an interval needs 10 refits or more"),
+        (["fit", "--table", "TABLE", "--chance", "quiz=25"], "--chance quiz=25: a score is a part"),
+        (["fit", "--table", "TABLE", "--unit", "bytes"], "--unit: 'bytes' is none of nats, bits"),
+        (["fit", "--table", "TABLE", "--target", "wep"], "unknown target 'wep'"),
+        (["fit", "--table", "TABLE", "--size", "1e9"], "--size: is for --ratios"),
+        (["fit", "--table", "TABLE", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["fit", "--table", "TABLE", "--weight-tolerance", "nan"], "a weight tolerance of nan"),
+        (["compare", "--table", "TABLE", "--folds", "1"], "Invalid value for '--folds'"),
         (["fit"], "--table, or --ratios with --metrics"),
         (["optimize", "no.json"], "no.json: no such file"),
         (["compare", "--table", "TABLE", "--laws", "transfer,nope"], "--laws: unknown law 'nope'"),
@@ -73,6 +81,8 @@ def test_sparse_models_are_fitted_by_their_effective_size(
     active = np.repeat(moe_design().n_active[:, None], 4, 1).ravel()
     table, saved = tmp_path / "runs.csv", tmp_path / "f.json"
     table_of(moe_design()).losses.assign(n_active=active).to_csv(table, index=False)
+    assert mixlaw("fit", "--table", table, "--out", tmp_path / "total.json") == 0
+    assert "N counts all parameters; the table has active ones too" in capsys.readouterr().out
     assert mixlaw("fit", "--table", table, "--capacity", "effective", "--out", saved) == 0
     assert "rho" in capsys.readouterr().out
     where = ("--n-params", 1e9, "--n-tokens", 1e9)
@@ -80,3 +90,83 @@ def test_sparse_models_are_fitted_by_their_effective_size(
     capsys.readouterr()
     assert mixlaw("optimize", saved, *where) == 2
     assert "capacity is effective: n_active is needed" in capsys.readouterr().err
+
+
+def test_active_capacity_needs_active_counts(
+    folder: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    for command in (["fit", "--out", folder / "f.json"], ["compare", "--laws", "transfer"]):
+        assert mixlaw(*command, "--table", folder / "table", "--capacity", "active") == 2
+        assert "the table has no n_active" in capsys.readouterr().err
+    assert not (folder / "f.json").exists()
+
+
+def test_another_fit_is_put_aside_and_never_lost(
+    folder: Path, mixlaw: Command, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    for _ in range(2):
+        assert mixlaw("fit", "--table", "table") == 0
+        assert "saved to fit.json\n" in capsys.readouterr().out
+    first = (folder / "fit.json").read_bytes()
+    assert mixlaw("fit", "--table", "table", "--law", "no_mixture") == 0
+    said = "the fit of transfer to 24 runs that was there is now fit.1.json"
+    assert said in capsys.readouterr().out
+    assert (folder / "fit.1.json").read_bytes() == first
+    assert mixlaw("fit", "--table", "table", "--out", "fit.json", "--target", "web") == 0
+    assert "the fit of no_mixture" in capsys.readouterr().out
+    assert (folder / "fit.1.json").read_bytes() == first
+    assert (folder / "fit.2.json").is_file()
+    (folder / "notes.txt").write_text("mine")
+    assert mixlaw("fit", "--table", "table", "--out", "notes.txt") == 2
+    assert "--out notes.txt: is there and is no saved fit" in capsys.readouterr().err
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_swarm_in_bits_a_byte_keeps_its_unit_to_the_end(
+    tmp_path: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    design = transfer_losses(grid(sizes=1, mixtures=16), noise=0.002)
+    ids = {"run": design.run_ids}
+    shares = dict(zip(design.domains, design.ratios.T, strict=True))
+    pd.DataFrame({**ids, **shares, "spare": 0.0}).to_csv(tmp_path / "r.csv", index=False)
+    scored = {f"quiz_{i}:rc::olmes": loss for i, loss in enumerate(design.losses.T)}
+    pd.DataFrame({**ids, "_step": 9.0, **scored}).to_csv(tmp_path / "m.csv", index=False)
+    saved, drawn = tmp_path / "f.json", tmp_path / "f.svg"
+    swarm = ("--ratios", tmp_path / "r.csv", "--metrics", tmp_path / "m.csv")
+    scale = ("--size", 1e7, "--tokens", 1e9)
+    how = ("--law", "additive", "--out", saved, "--figure", drawn)
+    assert mixlaw("fit", *swarm, *scale, *how) == 0
+    out, err = capsys.readouterr()
+    assert "4 targets in bits a byte" in out
+    assert "bits/byte" in out
+    assert "nats" not in out
+    assert "left out: _step (bookkeeping)" in err
+    assert "domains that no run has, left out: spare" in err
+    assert mixlaw("optimize", saved, "--kl", 0.1) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("additive, fitted to 16 runs")
+    assert "bits a byte\nwith the pull towards the prior" in out
+    assert "nats" not in out
+    assert mixlaw("compare", *swarm, *scale, "--laws", "no_mixture,additive") == 0
+    assert "regret bits a byte" in capsys.readouterr().out
+
+
+def test_how_well_mixtures_are_told_apart_is_measured_and_said(
+    folder: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    losses = folder / "table" / "losses.csv"
+    frame = pd.read_csv(losses)
+    noise = np.random.default_rng(3).normal(size=len(frame))
+    frame.assign(loss=2.5 * np.exp(0.02 * noise)).to_csv(losses, index=False)
+    saved, best = folder / "f.json", folder / "best.yaml"
+    assert mixlaw("fit", "--table", folder / "table", "--law", "additive", "--out", saved) == 0
+    said = capsys.readouterr().out
+    assert "R2 between mixtures held out -" in said
+    assert "NO ANSWER: mixtures can't be told apart by this table" in said
+    scale = ("--n-params", 4e7, "--n-tokens", 1e9)
+    assert mixlaw("optimize", saved, *scale, "--out", best) == 0
+    assert capsys.readouterr().out.startswith("NO ANSWER")
+    assert best.read_text().startswith("# NO ANSWER")
+    assert mixlaw("compare", "--table", folder / "table", "--laws", "no_mixture,additive") == 0
+    assert "\nNO ANSWER: mixtures can't be told apart" in capsys.readouterr().out

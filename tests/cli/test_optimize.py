@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from law_tables import grid, table_of, transfer_losses
@@ -53,6 +56,15 @@ def test_another_table_than_the_fitted_is_refused(
         (["--path", "1e9"], "--path: expected N,D or N,D,ACTIVE such as 1e9,2e10, found '1e9'"),
         (["--task-weight", "quiz=1"], "--task-weight: needs --benchmark"),
         (["--tolerance", "0"], "--tolerance: must be positive, found 0"),
+        (["--tolerance", "inf"], "--tolerance: must be positive, found inf"),
+        (["--kl", "-1"], "kl: must be finite and not negative, found -1"),
+        (["--kl", "nan"], "kl: must be finite and not negative, found nan"),
+        (["--prior", "web=1"], "--prior: needs --kl"),
+        (["--kl", "1", "--prior", "web=1"], "prior: domain 'code' is missing"),
+        (["--cap-tokens", "1e9"], "--cap-tokens: needs --available"),
+        (["--available", "web=nan"], "--available: 'web=nan': must be finite and not negative"),
+        (["--path", "1e9,inf"], "--path: expected N,D or N,D,ACTIVE"),
+        (["--path", "nan,1e9"], "--path: expected N,D or N,D,ACTIVE"),
     ],
 )
 def test_mistakes_are_named(
@@ -60,3 +72,62 @@ def test_mistakes_are_named(
 ) -> None:
     assert mixlaw("optimize", fitted, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_prior_pulls_and_the_loss_is_said_without_it(
+    fitted: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    scale = ("--n-params", 4e7, "--n-tokens", 1e9, "--kl", 50)
+    prior = [x for name in ("web=7", "code=1", "wiki=1", "math=1") for x in ("--prior", name)]
+    assert mixlaw("optimize", fitted, *scale, *prior) == 0
+    out = capsys.readouterr().out
+    assert float(re.search(r"web ([.0-9]+)\n", out)[1]) == pytest.approx(0.7, abs=0.02)
+    mean = float(re.search(r"predicted mean loss ([.0-9]+) nats", out)[1])
+    each = [float(v) for v in re.findall(r"^  \w+ +([.0-9]+)$", out.split("losses, nats")[1], re.M)]
+    assert mean == pytest.approx(np.mean(each), abs=1e-4)
+
+
+def test_a_file_that_is_read_is_not_written(
+    folder: Path, fitted: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    before = fitted.read_bytes()
+    scale = ("--n-params", 4e7, "--n-tokens", 1e9)
+    assert mixlaw("optimize", fitted, *scale, "--out", fitted) == 2
+    assert "is read by this command" in capsys.readouterr().err
+    query = folder / "table" / "losses.csv"
+    assert mixlaw("predict", fitted, "--query", query, "--out", query) == 2
+    assert mixlaw("predict", fitted, "--query", "no.csv", "--out", fitted) == 2
+    rows = folder / "q.csv"
+    rows.write_bytes(query.read_bytes())
+    inside = ("--query", rows, "--table", folder / "table", "--out", query)
+    assert mixlaw("predict", fitted, *inside) == 2
+    assert "is read by this command" in capsys.readouterr().err
+    assert fitted.read_bytes() == before
+    assert query.read_bytes() == rows.read_bytes()
+
+
+def test_a_fit_from_before_units_states_none(
+    fitted: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    record = json.loads(fitted.read_text())
+    del record["scene"]["unit"]
+    fitted.write_text(json.dumps(record))
+    assert mixlaw("optimize", fitted, "--n-params", 4e7, "--n-tokens", 1e9) == 0
+    out = capsys.readouterr().out
+    assert "(unit not stated)" in out
+    assert "nats" not in out
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "3", '{"format": 2, "law": 3}', '{"format": 2', "\x00"]
+)
+def test_a_file_that_is_no_fit_is_named(
+    tmp_path: Path, mixlaw: Command, capsys: pytest.CaptureFixture, text: str
+) -> None:
+    path = tmp_path / "f.json"
+    path.write_text(text)
+    assert mixlaw("optimize", path) == 2
+    assert f"{path}: not a saved fit" in capsys.readouterr().err
+    path.write_text('{"format": 2, "law": {"name": "transfer", "options": null}, "scene": {}}')
+    assert mixlaw("optimize", path) == 2
+    assert f"{path}: not a saved fit" in capsys.readouterr().err

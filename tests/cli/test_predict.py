@@ -43,6 +43,12 @@ def test_predictions_with_intervals_hold_the_truth(
     [
         ({"domain": "essays"}, "column 'domain': 'essays' was not fitted (known: web, code"),
         ({"w_web": None}, "column 'w_web' is missing"),
+        ({"w_web": "70%"}, "q.csv: line 2, column 'w_web': '70%': is not a number; write 0.7"),
+        ({"w_web": 2.0}, "q.csv: line 2: the weights"),
+        ({"w_web": -0.5}, "q.csv: line 2, column 'w_web'"),
+        ({"n_params": "150M"}, "q.csv: line 2, column 'n_params': '150M': is not a number"),
+        ({"n_params": float("inf")}, "must be positive and finite"),
+        ({"w_essays": 0.1}, "column 'w_essays': 0.1: the fit has no such domain"),
     ],
 )
 def test_a_query_that_the_fit_cant_answer_is_refused(
@@ -50,7 +56,7 @@ def test_a_query_that_the_fit_cant_answer_is_refused(
     fitted: Path,
     mixlaw: Command,
     capsys: pytest.CaptureFixture,
-    change: dict[str, str | None],
+    change: dict[str, str | float | None],
     message: str,
 ) -> None:
     query = folder / "q.csv"
@@ -59,3 +65,20 @@ def test_a_query_that_the_fit_cant_answer_is_refused(
     assert mixlaw("predict", fitted, "--query", query, "--out", folder / "p.csv") == 2
     assert message in capsys.readouterr().err
     assert not (folder / "p.csv").exists()
+
+
+def test_rounded_weights_are_rescaled_when_asked(
+    folder: Path, fitted: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    query, out = folder / "q.csv", folder / "p.csv"
+    frame = pd.read_csv(folder / "table" / "losses.csv").head(4)
+    weights = [c for c in frame if c.startswith("w_")]
+    frame.assign(**{c: frame[c] * 0.998 for c in weights}).to_csv(query, index=False)
+    asked = ("predict", fitted, "--query", query, "--out", out)
+    assert mixlaw(*asked) == 2
+    assert "sum to 0.998" in capsys.readouterr().err
+    assert mixlaw(*asked, "--weight-tolerance", 0.01) == 0
+    rescaled = pd.read_csv(out)["loss"]
+    frame.to_csv(query, index=False)
+    assert mixlaw(*asked) == 0
+    pd.testing.assert_series_equal(pd.read_csv(out)["loss"], rescaled)

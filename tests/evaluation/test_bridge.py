@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from rounding import SCORES
 from olmo_mixlaw.cli.app import run as run_command
 from olmo_mixlaw.cli.doctor import doctor
 from olmo_mixlaw.cli.olmes import olmes as olmes_command
+from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.evaluation import catalog, evaluate, generation, olmes, scorer
-from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.language_model import LanguageModel, stated_length
 from olmo_mixlaw.evaluation.loading import load_model
 from olmo_mixlaw.evaluation.tasks import Request
 from olmo_mixlaw.plugin import TABLES
@@ -192,3 +194,118 @@ def test_command_line_lists_every_task() -> None:
 
     listed = CliRunner().invoke(command, ["--list-tasks"]).output.split()
     assert {*catalog.task_names(), *catalog.suite_names()} <= set(listed)
+
+
+class Loaded:
+    """What OLMES hands a task as its model: an object whose `model` has a configuration."""
+
+    def __init__(self, context: int) -> None:
+        self.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=context))
+
+
+def made(name: str = "bio_recall", **settings: Any) -> Any:
+    from oe_eval.tasks.oe_eval_tasks import TASK_REGISTRY
+
+    return TASK_REGISTRY[name](task_name=name, task_config=settings)
+
+
+def test_a_task_reads_no_more_than_the_models_context(host: None, hugging_face: Path) -> None:
+    asked = {"model_path": str(hugging_face), "max_length": 2048}
+    task = made()
+    task.set_model(Loaded(128), asked)
+    assert task.task_config["model_max_length"] == 128
+    by_folder = made()
+    by_folder.set_model(None, asked)  # the model is loaded in other processes
+    assert by_folder.task_config["model_max_length"] == 96
+    shorter = made()
+    shorter.set_model(Loaded(128), {**asked, "max_length": 64})
+    assert not shorter.task_config.get("model_max_length")
+    longer = made(model_max_length=256)
+    with pytest.raises(SystemExit, match="model_max_length: 256: the model's context is 128"):
+        longer.set_model(Loaded(128), asked)
+
+
+def test_an_olmes_without_a_tasks_own_length_is_refused(
+    host: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+
+    defaults = importlib.import_module("oe_eval.default_configs").TASK_DEFAULTS
+    monkeypatch.delitem(defaults, "model_max_length")
+    with pytest.raises(
+        SystemExit, match=r'2048 tokens .* add to --model-args: {"max_length": 128}'
+    ):
+        made().set_model(Loaded(128), {"model": "tiny", "max_length": 2048})
+
+
+def test_the_files_say_what_was_asked_and_the_hash_depends_on_it(
+    host: None, checkpoint: Path
+) -> None:
+    from oe_eval.utils import hash_dict
+
+    found = {}
+    for dataset in (None, BIO + "&seed=3"):
+        task = made(context_kwargs={"dataset": dataset} if dataset else {})
+        task._task_hash = hash_dict(task.task_config, {})
+        kept = task._task_hash
+        before = kept["hash"]
+        task.set_model(None, {"model_path": [str(checkpoint), "elsewhere"]})
+        task.build_all_requests()
+        found[task.task_config["context_kwargs"]["dataset"]] = kept["hash"]
+        if not dataset:
+            assert kept["hash"] != before
+    assert set(found) == {BIO, BIO + "&seed=3"}
+    assert len(set(found.values())) == 2
+
+
+def test_an_olmes_that_names_no_model_to_its_tasks_needs_the_dataset(host: None) -> None:
+    task = made(context_kwargs={"dataset": BIO}, limit=2)
+    del task.model_config
+    task.build_all_requests()
+    assert len(task._instances) == 2
+    other = made()
+    del other.model_config
+    with pytest.raises(SystemExit, match=r"context_kwargs\.dataset is missing"):
+        other.build_all_requests()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_shots": 5}, "bio_recall: num_shots: 5: .* have 0 only"),
+        ({"split": "train"}, "bio_recall: split: 'train': .* have 'test' only"),
+    ],
+)
+def test_examples_from_the_asked_questions_are_refused(
+    host: None, settings: dict[str, Any], message: str
+) -> None:
+    task = made(context_kwargs={"dataset": BIO}, **settings)
+    with pytest.raises(SystemExit, match=message):
+        task.build_all_requests()
+    with pytest.raises(ConfigError, match=f"task bio_recall: {next(iter(settings))}: "):
+        catalog.make_task("bio_recall", settings)
+
+
+def test_a_suite_of_several_sources_does_not_stop_olmes(host: None) -> None:
+    assert olmes.task_suites()["mixlaw"]["tasks"] == [
+        "bio_recall::mixlaw",
+        "bio_recall:mc::mixlaw",
+        "bio_recall:bpb::mixlaw",
+    ]
+
+
+@pytest.mark.parametrize("name", ["domain_loss", "domain_loss::mixlaw"])
+def test_a_task_that_olmes_can_not_run_is_told_with_the_one_to_ask_for(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(olmes_command, ["--task", name]) == 2
+    assert "ask for domain_loss:documents::mixlaw, or score it with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "length"), [({"max_sequence_length": 64}, 64), ({"n_ctx": 0}, None), ({}, None)]
+)
+def test_the_context_is_the_one_that_the_model_says(
+    said: dict[str, int], length: int | None
+) -> None:
+    assert stated_length(SimpleNamespace(**said)) == length

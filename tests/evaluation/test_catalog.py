@@ -260,3 +260,14 @@ def test_an_unknown_name_is_told_with_the_nearest_of_all() -> None:
 def test_a_missing_dataset_is_told_before_the_model_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset is missing.*mixlaw:max_over_n\?"):
         evaluate(tmp_path, ["max_over_n"], tmp_path / "out")
+
+
+def test_a_task_with_and_without_the_suffix_is_asked_for_once() -> None:
+    with pytest.raises(ConfigError, match="task 'bio_recall::mixlaw' is asked for twice"):
+        catalog.resolve(["bio_recall", "bio_recall::mixlaw"])
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, float("nan"), float("inf"), True, "5"])
+def test_a_limit_that_is_no_number_of_documents_is_refused(limit: object) -> None:
+    with pytest.raises(ConfigError, match=r"limit: .*: expected a positive whole number, or a sha"):
+        catalog.resolve([{"task_name": "bio_recall", "limit": limit}])

@@ -8,8 +8,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+
+from olmo_mixlaw import plugin as tables
 
 ROOT = Path(__file__).parents[2]
 STARTUP = ROOT / "startup"
@@ -196,3 +200,25 @@ def test_installed_package_carries_the_start_up_files() -> None:
 
     names = {str(path) for path in files("olmo-mixlaw") or []}
     assert {"_olmo_mixlaw_hook.py", "olmo_mixlaw.pth", "olmo_mixlaw.start"} <= names
+
+
+def leaves() -> None:
+    sys.exit("no licence")
+
+
+def test_a_plugin_that_ends_or_returns_nothing_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    functions: dict[str, Any] = {"empty": lambda: None, "ends": leaves, "good": lambda: {"x": 1}}
+    points = [
+        SimpleNamespace(name=name, load=lambda f=function: SimpleNamespace(task_configs=f))
+        for name, function in functions.items()
+    ]
+    monkeypatch.setattr(tables, "entry_points", lambda group: points)
+    module = ModuleType("oe_eval.configs.tasks")
+    module.TASK_CONFIGS = {}  # type: ignore[attr-defined]
+    tables.extend_olmes(module)
+    assert module.TASK_CONFIGS == {"x": 1}
+    said = capsys.readouterr().err
+    assert "plugin 'empty': task_configs: TypeError" in said
+    assert "plugin 'ends': task_configs: SystemExit: no licence" in said

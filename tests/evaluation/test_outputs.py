@@ -276,3 +276,97 @@ def test_harness_results_are_read(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(DataError, match="holds no 'results'"):
         read_scores(tmp_path / "other.json")
+
+
+def test_scores_that_olmes_kept_of_another_model_are_refused(tmp_path: Path) -> None:
+    # OLMES found the first model's task files, kept them, and named the second in its summary.
+    folder = write_all(tmp_path / "o", line("a", 0.5))
+    (folder / "task-000-a-metrics.json").write_text(json.dumps(line("a", 0.5)))
+    for asked in ({"model": "other"}, {"model": "tiny", "revision": "step2"}):
+        summary = {"all_primary_scores": [], "tasks": [], "model_config": asked}
+        (folder / "metrics.json").write_text(json.dumps(summary))
+        with pytest.raises(DataError, match=r"metrics\.json: model_config\.\w+ is .* but metrics-"):
+            read_scores(folder)
+    summary = {"tasks": [], "model_config": {"model": "tiny", "dtype": "float32"}}
+    (folder / "metrics.json").write_text(json.dumps(summary))
+    assert len(read_scores(folder)) == 3
+
+
+def test_a_task_with_and_without_the_suffix_is_one_task(tmp_path: Path) -> None:
+    plain = {"metadata": {"alias": "bio_recall"}}
+    suffixed = {"metadata": {"alias": "bio_recall::mixlaw"}}
+    older = line("bio_recall", 0.2, task_config=plain, current_date="2025-01-01 00:00:00 UTC")
+    folder = write_all(tmp_path / "o", older, line("bio_recall", 0.3, task_config=suffixed))
+    frame = read_scores(folder, metrics=["acc_raw"])
+    assert frame[["task", "value"]].to_numpy().tolist() == [["bio_recall", 0.3]]
+    assert frame.attrs["duplicates"][0].startswith("bio_recall: kept")
+    alone = write_all(tmp_path / "p", line("bio_recall", 0.3, task_config=suffixed))
+    for name in ("bio_recall", "bio_recall::mixlaw"):
+        assert set(read_scores(alone, tasks=[name])["task"]) == {"bio_recall::mixlaw"}
+
+
+def test_two_datasets_under_one_name_are_refused(tmp_path: Path) -> None:
+    lines = [
+        line(
+            "bio_recall",
+            value,
+            task_config={"context_kwargs": {"dataset": f"mixlaw:biography?n={n}"}},
+            current_date=f"2026-01-0{n} 00:00:00 UTC",
+        )
+        for n, value in ((1, 0.2), (2, 0.9))
+    ]
+    with pytest.raises(DataError, match=r"bio_recall is of two datasets \(mixlaw:biography\?n=1 "):
+        read_scores(write_all(tmp_path / "o", *lines))
+
+
+@pytest.mark.parametrize("date", ["2026-01-01 00:00:00 UTC", None])
+def test_records_that_differ_without_a_later_date_are_refused(
+    tmp_path: Path, date: str | None
+) -> None:
+    lines = [line("a", value, current_date=date) for value in (0.5, 0.6)]
+    with pytest.raises(DataError, match=r"a::olmes: .* differ, and no date says which is newer"):
+        read_scores(write_all(tmp_path / "o", *lines))
+
+
+def test_the_primary_metric_is_the_score_where_none_is_written(tmp_path: Path) -> None:
+    metrics = {"acc_per_char": 0.9, "acc_raw": 0.4}
+    frame = read_scores(write_all(tmp_path / "o", line("a", 0.0, metrics=metrics)))
+    assert dict(zip(frame["metric"], frame["value"], strict=True)) == {
+        **metrics,
+        "primary_score": 0.4,
+    }
+    assert frame.attrs["primary"] == {"a::olmes": "acc_raw"}
+
+
+def test_two_metrics_of_one_name_stay_two(tmp_path: Path) -> None:
+    metrics = {"acc": 0.4, "extra_metrics": {"acc": 0.1, "f1": "0.25"}}
+    frame = read_scores(write_all(tmp_path / "o", line("a", 0.0, metrics=metrics)))
+    assert dict(zip(frame["metric"], frame["value"], strict=True)) == {
+        "acc": 0.4,
+        "extra_metrics:acc": 0.1,
+        "f1": 0.25,
+    }
+
+
+def test_a_number_of_documents_that_is_not_said_is_no_zero(tmp_path: Path) -> None:
+    for count in (0, None):
+        folder = write_all(tmp_path / str(count), line("a", 0.5, num_instances=count))
+        assert read_scores(folder)["n_instances"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("summary", "message"),
+    [
+        ({"tasks": [{"metrics": {}}]}, r"tasks\[0\]: expected a mapping with 'alias'"),
+        ({"tasks": [{"alias": "a"}]}, r"tasks\[0\]: a record without 'metrics'"),
+        ({"metrics": [{"acc": 0.5}]}, r"metrics\[0\]: expected a mapping with 'task'"),
+        ({"tasks": {"a": 1}}, r"tasks: expected a list"),
+        ({"tasks": [{"alias": "a", "metrics": [1]}]}, "a: metrics: expected a mapping"),
+    ],
+)
+def test_a_summary_of_another_shape_is_named(
+    tmp_path: Path, summary: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "metrics.json").write_text(json.dumps({**summary, "model_config": {}}))
+    with pytest.raises(DataError, match=rf"metrics\.json: {message}"):
+        read_scores(tmp_path)

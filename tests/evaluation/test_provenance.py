@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from olmo_mixlaw.errors import ConfigError, DataError
+from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError
 from olmo_mixlaw.evaluation import catalog, evaluate, provenance
 from olmo_mixlaw.evaluation.provenance import Record
 
@@ -107,3 +107,49 @@ def test_folder_of_a_run_stands_for_its_newest_checkpoint(checkpoint: Path, tmp_
     assert provenance.newest_checkpoint(checkpoint) == checkpoint
     frame = evaluate(run, [{"task_name": "bio_recall", "limit": 3}], tmp_path / "scores")
     assert frame["n_instances"].max() == 3
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mixlaw:text?path=/nowhere/books.txt",
+        "mixlaw:text?path=hf:nobody/nothing",
+        "mixlaw:table?path=/nowhere/people.csv",
+    ],
+)
+def test_text_that_is_not_on_this_machine_refuses_no_task(
+    uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = catalog.resolve(["boolq:rc_0shot", "winogrande:rc_0shot"])
+    provenance.refuse_contaminated(tasks, Record({"books": [uri]}))
+    assert not capsys.readouterr().err
+    both = Record({"books": [uri], "wiki": ["mixlaw:text?corpus=wikipedia"]})
+    with pytest.raises(DataError, match="boolq:rc_0shot: the model was trained on mixlaw:text"):
+        provenance.refuse_contaminated(tasks, both)
+
+
+def test_a_datasets_package_that_is_missing_here_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = Record({"poems": ["mixlaw:poems?n=3"]})
+    provenance.refuse_contaminated(catalog.resolve(["winogrande:rc_0shot"]), record)
+    assert "mixlaw:poems?n=3 can't be opened (unknown dataset 'poems'" in capsys.readouterr().err
+
+
+def test_other_people_than_the_models_own_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record({"bio": [BIO + "&seed=2"], "code": ["mixlaw:text?corpus=code"]})
+    for dataset in (BIO + "&seed=2", "mixlaw:biography?seed=2&n=12"):
+        spec = {"task_name": "bio_recall", "context_kwargs": {"dataset": dataset}}
+        provenance.with_datasets(catalog.resolve([spec]), record)
+        assert not capsys.readouterr().err
+    spec = {"task_name": "bio_recall", "context_kwargs": {"dataset": BIO}}
+    provenance.with_datasets(catalog.resolve([spec]), record)
+    err = capsys.readouterr().err
+    assert f"bio_recall: asks about {BIO}, but the model's record says {BIO}&seed=2" in err
+    provenance.with_datasets(catalog.resolve([spec]), Record())
+    assert not capsys.readouterr().err
+
+
+def test_a_model_that_is_elsewhere_is_to_be_downloaded(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="hf://org/model: expected a folder; download"):
+        evaluate("hf://org/model", ["bio_recall"], tmp_path / "out")

@@ -64,15 +64,18 @@ def model_options(model: Path) -> list[str]:
     return ["--model", "tiny", "--model-args", json.dumps(values), "--batch-size", "4"]
 
 
-@pytest.fixture(scope="module")
-def model(llama: Callable[[int, int], Path]) -> Path:
-    """A Llama-shaped folder with random weights, whose context holds a worked problem."""
-    folder = llama(4, 2048)
-    # Written so that older releases of transformers read it, too.
+def readable_by_older_releases(folder: Path) -> Path:
+    """The folder, its tokenizer written so that older releases of transformers read it, too."""
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(llama: Callable[[int, int], Path]) -> Path:
+    """A Llama-shaped folder with random weights, whose context holds a worked problem."""
+    return readable_by_older_releases(llama(4, 2048))
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +213,24 @@ def test_fallback_without_start_up_file_averages_suites(model: Path, tmp_path: P
     assert list(joined["value_theirs"]) == pytest.approx(
         list(joined["value"]), rel=SCORES, abs=SCORES
     )
+
+
+def test_a_short_context_is_kept_to_and_the_files_say_who_was_asked(
+    llama: Callable[[int, int], Path], tmp_path: Path
+) -> None:
+    model = readable_by_older_releases(llama(5, 96))
+    name = "domain_loss:documents"
+    spec = {"task_name": name, "context_kwargs": {"dataset": BIO, "max_documents": LIMIT}}
+    asked = json.dumps({**spec, "task_name": name + catalog.SUFFIX})
+    olmes("--task", asked, *model_options(model), "--output-dir", str(tmp_path / "olmes"))
+    ours = evaluate(model, [spec], tmp_path / "embedded", device="cpu")
+    theirs = read_scores(tmp_path / "olmes", tasks=[name])
+    joined = ours.merge(theirs, on="metric", suffixes=("", "_theirs"))
+    assert list(joined["value_theirs"]) == pytest.approx(list(joined["value"]), rel=SCORES)
+    (line,) = (tmp_path / "olmes" / "metrics-all.jsonl").read_text().splitlines()
+    settings = json.loads(line)["task_config"]
+    assert settings["model_max_length"] == 96
+    assert settings["context_kwargs"]["dataset"] == BIO
 
 
 def test_requests_of_the_dumps_are_those_of_olmes() -> None:

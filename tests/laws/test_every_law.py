@@ -141,6 +141,27 @@ def test_a_schedule_from_every_law_obeys_its_options(name: str, tmp_path: Path) 
     assert ratios["math"] <= 0.1 + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kl": "1e-2"}, r"run\.options\.kl: expected a number such as .*found '1e-2'"),
+        ({"available_tokens": {"web": "2e9"}}, r"run\.options\.available_tokens\.web: expected"),
+        ({"kl": -1.0}, "run: kl: must be finite and not negative"),
+        ({"prior": {"web": 1.0}, "kl": 1.0}, "run: prior: domain 'code' is missing"),
+    ],
+)
+def test_options_of_a_schedule_are_numbers_within_range(
+    options: dict, message: str, tmp_path: Path
+) -> None:
+    law = fitted("transfer")
+    path = law.save(tmp_path / "fit.json")
+    schedule = FromLaw(
+        tuple(law.domains), "run", fit=str(path), n_params=80_000_000, options=options
+    )
+    with pytest.raises(ConfigError, match=message):
+        schedule.ratios(RunLength(1000, 1000, 1000))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_law_is_pulled_towards_a_prior(name: str) -> None:
     prior = dict(zip(fitted(name).domains, [0.1, 0.2, 0.3, 0.4], strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,10 @@ def test_an_end_of_the_range_has_an_interval_inside_it() -> None:
     rho, (low, high) = profile(lambda r: 30 * np.sqrt(r))
     assert rho == low == 0
     assert 0 < high < 0.01
+
+
+@pytest.mark.parametrize("capacity", ["active", "effective"])
+def test_a_table_without_active_counts_has_no_active_capacity(capacity: str) -> None:
+    design = replace(moe_design(), active_known=False)
+    with pytest.raises(FitError, match="the table has no n_active; add that column"):
+        fit("transfer", design, capacity=capacity)

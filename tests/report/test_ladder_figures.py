@@ -55,6 +55,7 @@ def test_losses_are_drawn_against_what_is_known():
             "actual": [3.05, 2.02, np.nan],
         }
     )
+    result.attrs["unit"] = "nats"
     axis = ladder_figures.figure_losses(result).axes[0]
     assert axis.get_xlabel() == "actual loss (nats)"
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["web", "code"]

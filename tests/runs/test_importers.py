@@ -72,18 +72,40 @@ def test_a_wide_table_is_read_by_its_yaml(swarm: Path) -> None:
     )
 
 
+def test_a_wide_table_in_bits_a_byte_keeps_its_unit(swarm: Path) -> None:
+    (swarm / "wide.yaml").write_text(
+        "file: wide.csv\nunit: bits_per_byte\nweights: {web: p_web, code: p_code, wiki: p_wiki}\n"
+        "losses: {web: loss_web}\n"
+    )
+    design = wide_table(swarm / "wide.yaml").design()
+    assert design.unit == "bits_per_byte"
+    assert not design.active_known
+    np.testing.assert_allclose(design.losses[:, 0], pd.read_csv(swarm / "wide.csv")["loss_web"])
+
+
 def test_mistakes_in_a_yaml_are_named(swarm: Path) -> None:
     good = (
         "file: wide.csv\nweights: {web: p_web, code: p_code, wiki: p_wiki}\n"
         "losses: {web: loss_web}\n"
     )
+    frame = pd.read_csv(swarm / "wide.csv")
+    bad = {"quiz_acc": 0.5, "sizes": ["1e6", "150M", "1e6", "1e6", "1e6"]}
+    bad |= {"part": [0.1, "70%", 0.1, 0.1, 0.1], "comma": [2.5, "2,31", 2.1, 2.2, 2.3]}
+    frame.assign(**bad).to_csv(swarm / "wide.csv", index=False)
     path = swarm / "w.yaml"
     for text, error, message in (
         (good + "unitt: nats\n", UnknownNameError, "did you mean 'unit'"),
-        (good + "unit: bytes\n", ConfigError, "'bytes' is none of nats, bits"),
+        (good + "unit: bytes\n", ConfigError, "'bytes' is none of nats, bits, bits_per_byte"),
         (good.replace("loss_web", "nope"), DataError, "column 'nope' is missing"),
         (good + "n_params: size\n", DataError, "'size' is neither a number nor a column"),
         ("file: wide.csv\n", ConfigError, "weights: is needed"),
+        (good + "params_unit: 0\n", ConfigError, "params_unit: must be positive"),
+        (good + "tokens_unit: -1\n", ConfigError, "tokens_unit: must be positive"),
+        (good + "weight_tolerance: 3\n", DataError, "a weight tolerance of 3 is not within"),
+        (good.replace("web: loss_web", "web: quiz_acc"), ConfigError, "'quiz_acc' is a score"),
+        (good + "n_params: sizes\n", DataError, r"wide\.csv: line 3, column 'sizes': '150M'"),
+        (good.replace("p_web", "part"), DataError, r"wide\.csv: line 3, column 'part': '70%'"),
+        (good.replace("loss_web", "comma"), DataError, r"wide\.csv: line 3, column 'comma'"),
         (good.replace("wide.csv", "no.csv"), DataError, "no such file"),
     ):
         path.write_text(text)
@@ -91,11 +113,17 @@ def test_mistakes_in_a_yaml_are_named(swarm: Path) -> None:
             wide_table(path)
 
 
-def test_runs_in_one_file_only_are_refused(swarm: Path) -> None:
+def test_runs_in_one_file_only_are_left_out_aloud(swarm: Path) -> None:
     losses = pd.read_csv(swarm / "metrics.csv")
+    whole = two_files(swarm / "ratios.csv", swarm / "metrics.csv").design()
     losses.iloc[1:].to_csv(swarm / "fewer.csv", index=False)
-    with pytest.raises(DataError, match="is in one only"):
-        two_files(swarm / "ratios.csv", swarm / "fewer.csv")
+    table = two_files(swarm / "ratios.csv", swarm / "fewer.csv")
+    assert table.design().run_ids == ["r0", "r1", "r2", "r3"]
+    np.testing.assert_allclose(table.design().losses, whole.losses[:4])
+    assert any("1 of 5 runs" in note and "left out: run r4" in note for note in table.notes)
+    losses.assign(run=[f"s{i}" for i in range(5)]).to_csv(swarm / "other.csv", index=False)
+    with pytest.raises(DataError, match="no run is in both"):
+        two_files(swarm / "ratios.csv", swarm / "other.csv")
 
 
 def test_ways_to_name_a_table_do_not_mix(swarm: Path) -> None:

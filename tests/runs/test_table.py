@@ -75,6 +75,16 @@ def test_parquet_and_published_names_are_read(tmp_path):
         ({"domain": (1, "web")}, r"line 3: a second row for run_id 'a', domain 'web'"),
         ({"n_params": (1, 11.0)}, r"run 'a' has more than one value of 'n_params'"),
         ({"n_tokens": (0, 0.0)}, r"line 2, column 'n_tokens': .*must be positive"),
+        ({"n_params": ([2, 3], np.inf)}, r"line 4, column 'n_params': .*must be positive and fin"),
+        (
+            {"n_params": ([2, 3], np.nan)},
+            r"line 4, column 'n_params': .*is missing, but other rows",
+        ),
+        ({"loss": (1, 1e18)}, r"line 3, column 'loss': .*is above 100"),
+        ({"w_web": ([0, 1], 30.0), "w_bio": ([0, 1], 70.0)}, r"sum to 100,.*divide percent by 100"),
+        ({"domain": (2, "quiz_acc")}, r"line 4, column 'domain': .*is a score: higher is better"),
+        ({"run_id": (2, np.nan)}, r"line 4, column 'run_id': .*is missing"),
+        ({"domain": (2, None)}, r"line 4, column 'domain': .*is missing"),
     ],
 )
 def test_bad_rows_are_named_by_line_and_column(changes, message):
@@ -96,6 +106,11 @@ def test_bad_files_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         RunTable.load(path)
+
+
+def test_a_parquet_file_with_its_runs_as_index_is_read(tmp_path):
+    losses().set_index("run_id").to_parquet(tmp_path / "losses.parquet")
+    assert RunTable.load(tmp_path).design().run_ids == ["a", "b"]
 
 
 def test_missing_file_and_folder_are_named(tmp_path):
@@ -126,3 +141,87 @@ def test_row_order_does_not_change_the_values(weights, order):
         for j, domain in enumerate(design.targets)
     }
     assert got == {(r.run_id, r.domain): r.loss for r in frame.itertuples()}
+
+
+@pytest.mark.parametrize("column", ["loss", "n_params", "w_web"])
+@pytest.mark.parametrize(("cell", "write"), [("150M", "1.5e.08"), ("70%", "0.7"), ("2,31", "2.31")])
+def test_cells_with_units_are_refused_with_what_to_write(column, cell, write):
+    frame = losses().astype({column: object})
+    frame.loc[2, column] = cell
+    with pytest.raises(DataError, match=rf"t.csv: line 4, column '{column}'.*write {write}") as e:
+        RunTable(frame, source="t.csv")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "row", "message"),
+    [
+        ("accuracy", {"value": 1e18}, "not within 0 to 1"),
+        ("acc_raw", {"value": 31.0}, "not within 0 to 1"),
+        ("exact_match", {"value": -0.1}, "not within 0 to 1"),
+        ("bpb", {"value": 0.0}, "bits must be positive"),
+        ("bpb", {"value": 1e18}, "above 100"),
+        ("accuracy", {"value": "31%"}, "is not a number; write 0.31"),
+        ("accuracy", {"n_instances": 0}, "'n_instances'.*must be 1 or more"),
+        ("accuracy", {"n_instances": -5}, "'n_instances'.*must be 1 or more"),
+    ],
+)
+def test_impossible_scores_are_named_in_their_own_file(tmp_path, metric, row, message):
+    RunTable(losses()).save(tmp_path)
+    good = {"run_id": "a", "task": "quiz", "metric": metric, "value": 0.5, "n_instances": 40}
+    rows = [{**good, "run_id": "b"}, {**good, **row}]
+    pd.DataFrame(rows).to_csv(tmp_path / "scores.csv", index=False)
+    with pytest.raises(DataError, match=rf"scores.csv: line 3, column.*{message}"):
+        RunTable.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("n_params", "params"), ("n_params", "Model size"), ("n_tokens", "train_tokens")],
+)
+def test_columns_named_nearly_like_ours_are_asked_about(ours, theirs):
+    with pytest.raises(DataError, match=f"column '{theirs}' may be {ours}.*call it {ours}"):
+        RunTable(losses().rename(columns={ours: theirs}))
+
+
+@pytest.mark.parametrize("theirs", ["active_params", "N_act", "n_params_active", "activated"])
+def test_active_counts_under_another_name_are_asked_about(theirs):
+    with pytest.raises(DataError, match=f"column '{theirs}' may be n_active"):
+        RunTable(losses().assign(**{theirs: 5.0}))
+
+
+def test_a_table_without_active_counts_says_so(tmp_path):
+    assert not RunTable(losses()).design().active_known
+    RunTable(losses()).save(tmp_path)
+    assert not RunTable.load(tmp_path).design().active_known
+    given = RunTable(losses().assign(n_active=5.0)).design()
+    assert given.active_known
+    assert given.take(np.array([0])).active_known
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.7, 0.95])
+def test_a_cut_or_damaged_archive_is_refused(tmp_path, cut):
+    path = tmp_path / "t.csv.gz"
+    frame = pd.concat([losses().assign(run_id=f"r{i}") for i in range(50)])
+    frame.assign(run_id=np.arange(len(frame)) // 2).to_csv(path, index=False)
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[int(cut * len(whole))] ^= 0xFF
+    for content in (whole[: int(cut * len(whole))], bytes(damaged)):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"t\.csv\.gz: "):
+            RunTable.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run_id,domain,loss,w_b,w_b\na,b,1,1,1\n", "line 1: two columns are called 'w_b'"),
+        ("run_id,domain,loss,w_b\na,b,1,1,0\nb,b,1,1,0\n", "more cells than the 4"),
+    ],
+)
+def test_headers_that_would_shift_columns_are_refused(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        RunTable.load(path)

@@ -28,6 +28,7 @@ from olmo_mixlaw.laws.law import Law, resolve
 from olmo_mixlaw.registry import COMPARED_LAWS
 from olmo_mixlaw.runs import Design, RunTable
 from olmo_mixlaw.runs.table import design_of
+from olmo_mixlaw.runs.units import NATS, label
 
 COLUMNS = [
     "law",
@@ -47,8 +48,8 @@ class Comparison:
     """Held-out errors of several laws.
 
     `frame` has a row a (law, split): `mre` (%), `mixture_r2` (variance explained among mixtures
-    at one size and budget), `rho` (rank correlation of mixtures by mean loss), `regret` (nats
-    lost by taking the mixture that the law calls best), `n_parameters`, `noise_floor` (%, NaN
+    at one size and budget), `rho` (rank correlation of mixtures by mean loss), `regret` (loss,
+    in `unit`, by taking the mixture that the law calls best), `n_parameters`, `noise_floor` (%, NaN
     without repeated runs) and `note`. `errors` maps a law to its mean error a run, (runs,).
     """
 
@@ -57,6 +58,19 @@ class Comparison:
     reason: str
     errors: dict[str, np.ndarray]
     held: dict[str, list[tuple[Split, np.ndarray]]]
+    unit: str = NATS
+
+    @property
+    def verdict(self) -> str:
+        """That the choice can't tell mixtures apart, where it does no better than their mean."""
+        frame = self.frame
+        some = frame[(frame["law"] == self.choice) & (frame["split"] == "held_mixtures")]
+        if some.empty or not some["mixture_r2"].iloc[0] <= 0:
+            return ""
+        return (
+            f"NO ANSWER: mixtures can't be told apart by this table: on mixtures held out the "
+            f"chosen law, {self.choice}, explains no more than their mean does; add runs"
+        )
 
     def text(self) -> str:
         """The table as a user reads it, and the choice."""
@@ -65,9 +79,11 @@ class Comparison:
             shown[column] = shown[column].map(lambda v: f"{v:.3f}" if np.isfinite(v) else "-")
         shown["n_parameters"] = shown["n_parameters"].astype("Int64")
         shown["regret"] = shown["regret"].map(lambda v: f"{v:.4f}" if np.isfinite(v) else "-")
-        names = {"mre": "mre %", "regret": "regret nats", "noise_floor": "noise %"}
+        regret = f"regret {label(self.unit)}"
+        names = {"mre": "mre %", "regret": regret, "noise_floor": "noise %"}
         body = shown.rename(columns=names).to_string(index=False)
-        return f"{body}\n\nchoice: {self.choice} ({self.reason})"
+        head = f"{self.verdict}\n\n" if self.verdict else ""
+        return f"{head}{body}\n\nchoice: {self.choice} ({self.reason})"
 
 
 def compare(
@@ -98,17 +114,17 @@ def compare(
         )
     floor = noise_floor(design)
     rows, held = [], {}
-    for i, (label, law) in enumerate(resolved.items(), 1):
-        progress(f"{label} ({i} of {len(resolved)}): {len(parts) + 1} fits")
+    for i, (called, law) in enumerate(resolved.items(), 1):
+        progress(f"{called} ({i} of {len(resolved)}): {len(parts) + 1} fits")
         predictions, note = predict_held(law, design, parts, seed)
         count = _count_parameters(law, design, seed)
-        held[label] = predictions
+        held[called] = predictions
         for name in dict.fromkeys(part.name for part in parts):
             some = [(part, p) for part, p in predictions if part.name == name]
             scores = score(design, some) if some else dict.fromkeys(COLUMNS[2:6], np.nan)
             rows.append(
                 {
-                    "law": label,
+                    "law": called,
                     "split": name,
                     **scores,
                     "n_parameters": count,
@@ -119,7 +135,14 @@ def compare(
     errors = {name: _run_errors(design, predictions) for name, predictions in held.items()}
     frame = pd.DataFrame(rows)[COLUMNS]
     choice, reason = _choose(frame, errors)
-    return Comparison(frame, choice, reason, errors, held)
+    return Comparison(frame, choice, reason, errors, held, design.unit)
+
+
+def held_out(law: Law, design: Design, *, folds: int = 5, seed: int = 0) -> dict[str, float]:
+    """The scores of one law on mixtures held out, as `score` has them; none without three."""
+    parts = make_splits(design, ("held_mixtures",), folds=folds, seed=seed)
+    predictions, _ = predict_held(law, design, parts, seed)
+    return score(design, predictions) if predictions else {}
 
 
 def default_laws(design: Design) -> list[str]:
@@ -130,17 +153,17 @@ def default_laws(design: Design) -> list[str]:
 def _by_name(laws: Sequence[str | Law]) -> dict[str, Law]:
     found: dict[str, Law] = {}
     for law in laws:
-        label = law if isinstance(law, str) else law.label
-        if label in found:
-            raise ConfigError(f"law {label!r} is to be compared twice; leave one of them out")
-        found[label] = resolve(law)
+        called = law if isinstance(law, str) else law.label
+        if called in found:
+            raise ConfigError(f"law {called!r} is to be compared twice; leave one of them out")
+        found[called] = resolve(law)
     if not found:
         raise FitError("no law to compare")
     return found
 
 
 def score(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> dict[str, float]:
-    """MRE (%), mixture R2, rho and regret (nats) of held-out predictions."""
+    """MRE (%), mixture R2, rho and regret (in the unit) of held-out predictions."""
     truth = np.concatenate([design.losses[part.test] for part, _ in held])
     guess = np.concatenate([p for _, p in held])
     where = np.concatenate(

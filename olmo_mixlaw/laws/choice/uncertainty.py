@@ -71,7 +71,7 @@ def predicted_interval(
     level: float = 0.9,
     n_active: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high losses in nats, (R, T) each, between which a new run falls `level` of the time.
+    """Low and high losses, (R, T) each, between which a new run falls `level` of the time.
 
     Raises `FitError` for a level outside (0, 1), and as `Fit.predict` does.
     """

@@ -20,6 +20,7 @@ from olmo_mixlaw.laws.engine.solver import Prior, Problems, solve
 from olmo_mixlaw.laws.fitted import Fit, data_hash, provenance
 from olmo_mixlaw.laws.law import Inputs, Law, Parameter, Row, Scene, Settings
 from olmo_mixlaw.runs import Design
+from olmo_mixlaw.runs.units import in_unit
 
 # Refits of a bootstrap start from the fit itself and need not go far.
 REFIT_STEPS = 40
@@ -45,7 +46,7 @@ class Formula(Law):
     def evaluate(
         self, theta: np.ndarray, inputs: Inputs, scene: Scene, jacobian: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Losses in nats for each parameter vector, and their derivatives by theta."""
+        """Losses for each parameter vector, and their derivatives by theta."""
 
     @abstractmethod
     def ratio_gradient(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
@@ -189,7 +190,8 @@ class Formula(Law):
             for item, value, sd in zip(items, theta, fit.theta_sd[index], strict=True):
                 ends = np.array([value, value - sd, value + sd])
                 middle, low, high = np.exp(np.clip(ends, -700, 700)) if item.log else ends
-                rows.append((target, item.name, middle, low, high, item.unit, item.sd == 0))
+                unit = in_unit(item.unit, fit.scene.unit)
+                rows.append((target, item.name, middle, low, high, unit, item.sd == 0))
         return rows
 
     def in_profile(self, design: Design) -> Formula:

@@ -22,7 +22,7 @@ class AutoScale(SumOfTerms):
     """AutoScale's law for one size, with Chinchilla's N term for several."""
 
     name = "autoscale"
-    formula = "E + A N^-a + sum_j (u D (alpha_j + h_j))^-gamma_j"
+    formula = "E + A N^-alpha + sum_j (u D (alpha_j + h_j))^-gamma_j"
     source = "arXiv 2407.20177"
     terms = (FLOOR, SIZE)
 

@@ -30,7 +30,7 @@ class BiMix(Separable):
     """BiMix, A absorbed into B and C."""
 
     name = "bimix"
-    formula = "h_i^-a (B D^-b + C)"
+    formula = "h_i^-a_i (B D^-b + C)"
     source = "arXiv 2405.14908"
     share_floor: float = 1e-3
 

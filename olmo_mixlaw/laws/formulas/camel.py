@@ -51,7 +51,7 @@ class CamelShares(CoupledLaw):
     """A: capacity by a softmax of the shares; `drift` lets the shares move with size."""
 
     name = "camel_shares"
-    formula = "E_i + c_i cap_i^-b_i + A_i (D h~_i)^-a_i, cap_i = N (q_i + (1-q_i) softmax_i)"
+    formula = "E_i + c_i cap_i^-b_i + A_i (D h~_i)^-a_i, cap_i = K N (q_i + (1-q_i) softmax_i)"
     source = "family A, after arXiv 2603.08022"
     hybrid = False
     n_starts = 4

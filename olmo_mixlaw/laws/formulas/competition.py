@@ -29,7 +29,7 @@ class Competition(CoupledLaw):
     """
 
     name = "competition"
-    formula = "E_i + c_i x_i^-b_i, x = argmin sum_j h_j c_j x_j^-b_j"
+    formula = "E_i + c_i x_i^-b_i, x = argmin sum_j h_j c_j x_j^-b_j, mean_j x_j = N"
     source = "arXiv 2606.08167, Eq. 1"
     noise = False
     n_starts = 6
@@ -96,7 +96,7 @@ class CompetitionNoise(Competition):
     """Eq. 3: competition and a noise term in the domain's own tokens."""
 
     name = "competition_noise"
-    formula = "E_i + c_i x_i^-b_i + A_i (D h_i)^-a_i"
+    formula = "E_i + c_i x_i^-b_i + A_i (D h_i)^-a_i, x as in competition, mean_j x_j = N"
     source = "arXiv 2606.08167, Eq. 3"
     noise = True
 

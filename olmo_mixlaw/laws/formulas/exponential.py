@@ -3,7 +3,7 @@
     exponential   L = E + exp(k + t.h) + A N^-alpha + B D^-beta     (Ye et al., arXiv 2403.16952)
     log_linear    L = exp(c) + exp(t.h)                             (Olmix, arXiv 2602.12237)
 
-As the ratios sum to 1, k only shifts every t_j; it is kept at the mean of the prior.
+As the ratios sum to 1, k only shifts every t_j and is left out; E stands for exp(c).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Exponential(SumOfTerms):
     """Ye's mixing law with separable size and data terms."""
 
     name = "exponential"
-    formula = "E + exp(k + sum_j t_j h_j) + A N^-alpha + B D^-beta"
+    formula = "E + exp(sum_j t_j h_j) + A N^-alpha + B D^-beta"
     source = "arXiv 2403.16952"
     terms = (FLOOR, SIZE, DATA, MIXTURE)
     shares = (Pull("S", "t"),)
@@ -44,7 +44,7 @@ class LogLinear(SumOfTerms):
     """Olmix's law: one size and budget, so neither has a term."""
 
     name = "log_linear"
-    formula = "exp(c) + exp(sum_j t_j h_j)"
+    formula = "E + exp(sum_j t_j h_j)"
     source = "arXiv 2602.12237"
     terms = (FLOOR, MIXTURE)
     shares = (Pull("S", "t"),)

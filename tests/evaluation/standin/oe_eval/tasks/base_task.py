@@ -14,6 +14,7 @@ DEFAULTS = {
     "native_id_field": "id",
     "dataset_path": None,
     "compute_gold_bpb": False,
+    "model_max_length": None,
     "metadata": {},
 }
 
