@@ -9,6 +9,11 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
+
+# What a line can show: names that are known, letters of one that isn't.
+MOST_NAMES = 60
+LONGEST_NAME = 80
 
 
 class MixlawError(Exception):
@@ -40,8 +45,13 @@ class ExtensionError(MixlawError):
 
 
 def complain(text: str) -> None:
-    """One line on standard error about something that is left out or left as it is."""
-    print(f"olmo-mixlaw: {text}", file=sys.stderr)
+    """One line on standard error about something that is left out or left as it is.
+
+    Where nobody listens any more, nothing: a host that imports us must not fail of it.
+    """
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(f"olmo-mixlaw: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> UnknownNameError:
@@ -49,9 +59,35 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
 
     `where` says which file and key asked for it. The closest known name is suggested.
     """
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    name, known = str(name), sorted(map(str, known))
+    close = closest(name, known)
+    hint = f"; did you mean {close!r}?" if close else ""
     place = f"{where}: " if where else ""
-    accepted = ", ".join(known) or "none"
-    return UnknownNameError(f"{place}unknown {kind} {name!r}{hint} (known: {accepted})")
+    accepted = ", ".join(known[:MOST_NAMES]) or "none"
+    if len(known) > MOST_NAMES:
+        accepted += f", ... {len(known)} in all"
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+    return UnknownNameError(f"{place}unknown {kind} {shown!r}{hint} (known: {accepted})")
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that `name` was most likely meant to be, None where none is near.
+
+    Of dotted keys the last part decides: `optimizer.lr` is far from `optimizer.eps`, though most
+    of their letters agree, and near `optimizer.learning_rate`, whose initials it has.
+    """
+    last = name.rpartition(".")[2]
+    of_last: dict[str, str] = {}
+    for full in sorted(known):
+        of_last.setdefault(full.rpartition(".")[2] or full, full)
+    short = [full for part, full in of_last.items() if _abbreviates(last, part)]
+    if len(short) == 1:
+        return short[0]
+    near = difflib.get_close_matches(last, of_last, n=1, cutoff=0.5)
+    return of_last[near[0]] if near else None
+
+
+def _abbreviates(short: str, name: str) -> bool:
+    """Whether `short` is made of the initials of the words of `name`: lr, wd."""
+    words = [word for word in name.split("_") if word]
+    return len(words) > 1 and short.lower() == "".join(word[0] for word in words).lower()

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from olmo_mixlaw.datasets.base import Dataset, Ledger
-from olmo_mixlaw.datasets.tokenizer import end_of_text, load_tokenizer
+from olmo_mixlaw.datasets.tokenizer import end_of_text, load_tokenizer, wrong_end
 from olmo_mixlaw.datasets.uri import open_dataset
 from olmo_mixlaw.datasets.writer import write_shards
-from olmo_mixlaw.errors import DataError
+from olmo_mixlaw.errors import DataError, complain
 
 
 @click.group()
@@ -113,6 +113,8 @@ def make(
 ) -> None:
     """Write a dataset's tokens into FOLDER, as OLMo reads them; goes on where it stopped."""
     loaded = load_tokenizer(tokenizer, "--tokenizer")
+    if eos is not None and (problem := wrong_end(loaded, eos)):
+        complain(f"--eos: {problem}")
     started = time.monotonic()
 
     def progress(done: int, shards: int, written: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
+
+from olmo_mixlaw.errors import complain
 
 
 @click.group()
@@ -23,9 +26,14 @@ def export() -> None:
 )
 def hf(checkpoint: Path, out: Path, tokenizer: str | None, own_class: bool) -> None:
     """Write the unsharded OLMo CHECKPOINT as the HuggingFace folder OUT."""
+    from olmo_mixlaw.datasets.tokenizer import load_tokenizer, wrong_end
     from olmo_mixlaw.models.export import export as write
 
-    click.echo(f"wrote {write(checkpoint, out, tokenizer=tokenizer, own_class=own_class)}")
+    written = write(checkpoint, out, tokenizer=tokenizer, own_class=own_class)
+    eos = json.loads((written / "config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    if problem := wrong_end(load_tokenizer(written / "tokenizer.json"), eos):
+        complain(f"model.eos_token_id: {problem}; generation stops at {eos}")
+    click.echo(f"wrote {written}")
 
 
 @export.command()

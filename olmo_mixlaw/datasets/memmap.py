@@ -1,7 +1,7 @@
 """Token files as OLMo reads them: a bare array, and beside it where each document lies.
 
 `<name>.npy` holds nothing but token ids (no header); `<name>.csv.gz` has a line `start, end, id,
-src, loc` for each document, in tokens. Both appear whole or not at all.
+src, loc` for each document, in tokens; `<name>.sums.json` has checksums. All appear whole or not.
 """
 
 from __future__ import annotations
@@ -13,25 +13,20 @@ import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from olmo_mixlaw.atomic import open_atomic
 from olmo_mixlaw.datasets.encoder import encode_documents
+from olmo_mixlaw.datasets.token_file import DTYPES, Summing, Sums, write_sums
+from olmo_mixlaw.datasets.tokenizer import fingerprint
 from olmo_mixlaw.errors import DataError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-DTYPES: dict[str, type[np.unsignedinteger[Any]]] = {
-    "uint8": np.uint8,
-    "uint16": np.uint16,
-    "uint32": np.uint32,
-    "uint64": np.uint64,
-}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NUMPY_FILE = b"\x93NUMPY"
 
 
 def dtype_for(vocab_size: int) -> str:
@@ -52,22 +47,6 @@ def require_fit(vocab_size: int, dtype: str, where: str = "") -> None:
         )
 
 
-def open_memmap(path: Path, dtype: str, where: str = "") -> np.ndarray:
-    """The tokens of a file, mapped into memory. Raises `DataError` for what is no token file."""
-    place = f"{where}: " if where else ""
-    if not path.is_file():
-        raise DataError(f"{place}{path}: no such file")
-    size, item = path.stat().st_size, np.dtype(DTYPES[dtype]).itemsize
-    if size == 0 or size % item:
-        raise DataError(f"{place}{path}: {size} bytes are no whole number of {dtype} tokens")
-    with open(path, "rb") as file:
-        if file.read(len(_NUMPY_FILE)) == _NUMPY_FILE:
-            raise DataError(
-                f"{place}{path}: written by numpy.save; a token file is bare (array.tofile)"
-            )
-    return np.memmap(path, DTYPES[dtype], mode="r")
-
-
 @contextmanager
 def disk_trouble(path: Path) -> Iterator[None]:
     """Turn a full disk into a `DataError` that names the file."""
@@ -80,26 +59,38 @@ def disk_trouble(path: Path) -> Iterator[None]:
 
 
 def write_tokens(
-    path: Path, parts: Iterable[tuple[np.ndarray, np.ndarray]], source: str, first_document: int = 0
+    path: Path,
+    parts: Iterable[tuple[np.ndarray, np.ndarray]],
+    source: str,
+    first_document: int = 0,
+    *,
+    dtype: str,
+    tokenizer: str,
+    eos_token_id: int,
 ) -> tuple[int, int]:
     """Write parts (tokens, lengths of their documents) to `path`, with metadata beside it.
 
+    `dtype`, `tokenizer` (its fingerprint) and `eos_token_id` are what a reader must agree with.
     Returns how many documents and tokens there are; without documents nothing is written. The
     token file gets its name last, so where it is, all is there. Raises `DataError`.
     """
     total = 0
+    summing = Summing()
     lengths: list[np.ndarray] = []
     with disk_trouble(path):
         try:
             with open_atomic(path, "wb") as file:
                 for tokens, each in parts:
-                    file.write(np.ascontiguousarray(tokens).view(np.uint8).data)
+                    data = np.ascontiguousarray(tokens).tobytes()
+                    file.write(data)
+                    summing.add(data)
                     total += tokens.size
                     lengths.append(each)
                 documents = sum(len(each) for each in lengths)
                 if not documents:
                     raise _NothingToWrite
                 _write_metadata(path, np.cumsum(np.concatenate(lengths)), source, first_document)
+                write_sums(path, Sums(dtype, tokenizer, eos_token_id, total, summing.finish()))
         except _NothingToWrite:
             return 0, 0
     return documents, total
@@ -131,7 +122,14 @@ def write_memmap(
         (np.array(ids, DTYPES[dtype]), np.array([len(ids)]))
         for ids in encode_documents(documents, tokenizer, eos_token_id)
     )
-    count, total = write_tokens(path, parts, source)
+    count, total = write_tokens(
+        path,
+        parts,
+        source,
+        dtype=dtype,
+        tokenizer=fingerprint(tokenizer),
+        eos_token_id=eos_token_id,
+    )
     if not count:
         raise DataError(f"{path}: there are no documents to write")
     return total

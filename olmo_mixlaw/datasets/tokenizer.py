@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|padding|>"
+# What the end of a text is called in public tokenizers, the likelier name first.
+_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
 _BYTES = 256
 # Every kind of character that real text has.
 PROBE = "Ada Lovelace was born on 10 December 1815.\n\tx = {'a': 3.5}  # naïve café – 東京\n"
@@ -99,10 +102,30 @@ def require_round_trip(tokenizer: Tokenizer, texts: Iterable[str], where: str = 
             )
 
 
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """A hash by which two tokenizers are known to be the same."""
+    return hashlib.blake2b(tokenizer.to_str().encode(), digest_size=16).hexdigest()
+
+
 def end_of_text(tokenizer: Tokenizer, where: str = "") -> int:
     """The id of the tokenizer's end-of-text token. Raises `DataError` if it has none we know."""
-    for name in (END_OF_TEXT, "</s>", "<eos>", "[EOS]"):
+    for name in _ENDS:
         if (token := tokenizer.token_to_id(name)) is not None:
             return token
     place = f"{where}: " if where else ""
     raise DataError(f"{place}the tokenizer names no end-of-text token; give its id")
+
+
+def wrong_end(tokenizer: Tokenizer, eos_token_id: int) -> str | None:
+    """What is wrong with ending documents by `eos_token_id`; None where nothing is known to be.
+
+    OLMo's own configurations have ended documents with `|||IP_ADDRESS|||`.
+    """
+    ends = {name: tokenizer.token_to_id(name) for name in _ENDS}
+    ends = {name: number for name, number in ends.items() if number is not None}
+    if not ends or eos_token_id in ends.values():
+        return None
+    name, number = next(iter(ends.items()))
+    token = tokenizer.id_to_token(eos_token_id)
+    what = "no token" if token is None else repr(token)
+    return f"{eos_token_id} is {what} here; this tokenizer's end of text, {name!r}, is {number}"

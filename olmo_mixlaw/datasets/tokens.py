@@ -9,6 +9,7 @@ documents, 0.5 % where short tuples are mixed in.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import math
@@ -21,11 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from olmo_mixlaw.atomic import open_lock
 from olmo_mixlaw.datasets import memmap
 from olmo_mixlaw.datasets.base import Dataset, TokenSource
 from olmo_mixlaw.datasets.encoder import Encoder
 from olmo_mixlaw.datasets.pieces import PieceDataset
-from olmo_mixlaw.datasets.tokenizer import PROBE, require_round_trip
+from olmo_mixlaw.datasets.token_file import AGAIN, Expected, TokenFile, read_sums
+from olmo_mixlaw.datasets.tokenizer import PROBE, fingerprint, require_round_trip
 from olmo_mixlaw.datasets.uri import dataset_name, is_uri, open_dataset
 from olmo_mixlaw.errors import DataError
 
@@ -44,33 +47,36 @@ _SPARE_DEVIATIONS = 8
 
 
 class MemmapTokens:
-    """Sequences of the token files `paths`, each cut from its start; a rest is left out.
+    """Sequences of token `files`, each cut from its start; a rest is left out.
 
     That is how OLMo's own `MemMapDataset` cuts, so both give the same sequences.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        files: Sequence[TokenFile],
         sequence_length: int,
-        dtype: str,
         made_from: tuple[str, ...] = (),
+        where: str = "",
     ) -> None:
         self.sequence_length, self.made_from = sequence_length, made_from
-        self._arrays = [memmap.open_memmap(path, dtype) for path in paths]
-        counts = [array.size // sequence_length for array in self._arrays]
+        self._files = list(files)
+        counts = [file.tokens.size // sequence_length for file in files]
         self._ends = np.cumsum(counts)
         self.n_sequences: int | None = int(self._ends[-1])
         if self.n_sequences == 0:
-            raise DataError(f"{paths[0]}: fewer tokens than one sequence of {sequence_length} has")
+            place = f"{where}: " if where else ""
+            raise DataError(
+                f"{place}{files[0].path}: fewer tokens than one sequence of {sequence_length} has"
+            )
 
     def sequence(self, index: int) -> np.ndarray:
         number = 0
-        if len(self._arrays) > 1:
+        if len(self._files) > 1:
             number = int(np.searchsorted(self._ends, index, side="right"))
             index -= int(self._ends[number - 1]) if number else 0
         start = index * self.sequence_length
-        return self._arrays[number][start : start + self.sequence_length].astype(np.int64)
+        return self._files[number].read(start, start + self.sequence_length)
 
 
 class GeneratedTokens:
@@ -156,8 +162,9 @@ def open_tokens(
 ) -> TokenSource:
     """Training sequences of one source: a generated dataset, or texts and token files joined.
 
-    `uris` are `mixlaw:` URIs or paths of memmaps of `memmap_dtype`. `seed` draws the exposures
-    of generated sources; what they state depends on the URI alone. Text is encoded once into
+    `uris` are `mixlaw:` URIs, or paths of memmaps of `memmap_dtype` (a folder of them, or a
+    pattern with `*`). `seed` draws the exposures of generated sources; what they state depends on
+    the URI alone. Text is encoded once into
     `cache_dir` (by default `$OLMO_MIXLAW_CACHE` or `~/.cache/olmo-mixlaw`). `where` (file and
     key) goes into every error. Raises `DataError`.
     """
@@ -168,11 +175,12 @@ def open_tokens(
     memmap.require_fit(vocabulary, memmap_dtype, where)
     if sequence_length < 2:
         raise DataError(f"{place}sequence_length: {sequence_length} is below 2")
-    files: list[Path] = []
+    expected = Expected(memmap_dtype, vocabulary, fingerprint(tokenizer), eos_token_id)
+    files: list[TokenFile] = []
     made_from: list[str] = []
     for uri in uris:
         if not is_uri(uri):
-            files += _token_files(Path(uri), memmap_dtype, where)
+            files += [TokenFile(path, expected, where) for path in token_paths(uri, where)]
             continue
         dataset = open_dataset(uri, where)
         if dataset.endless:
@@ -183,46 +191,55 @@ def open_tokens(
                 dataset.exposure_seed = seed
             return GeneratedTokens(dataset, tokenizer, sequence_length, eos_token_id)
         made_from += dataset.made_from
-        files.append(
-            _encode_once(dataset, uri, tokenizer, eos_token_id, memmap_dtype, cache_dir, where)
-        )
-    return MemmapTokens(files, sequence_length, memmap_dtype, tuple(dict.fromkeys(made_from)))
+        files.append(_encode_once(dataset, uri, tokenizer, expected, cache_dir, where))
+    return MemmapTokens(files, sequence_length, tuple(dict.fromkeys(made_from)), where)
 
 
-def _token_files(path: Path, dtype: str, where: str) -> list[Path]:
-    """The token file `path`, or those of a folder that a writer of memmaps has filled."""
-    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
-    if not files:
-        place = f"{where}: " if where else ""
-        raise DataError(f"{place}{path}: no token files (*.npy) in this folder")
-    for file in files:
-        memmap.open_memmap(file, dtype, where)
-    return files
+def token_paths(name: str, where: str = "") -> list[Path]:
+    """The token file `name`, those of a folder, or those that a pattern (`part-*.npy`) matches.
+
+    `where` (file and key) goes into errors. Raises `DataError` where there are none.
+    """
+    place = f"{where}: " if where else ""
+    path = Path(name)
+    if path.is_dir():
+        files = sorted(path.glob("*.npy"))
+        if not files:
+            raise DataError(f"{place}{path}: no token files (*.npy) in this folder")
+        return files
+    if "://" in name:
+        raise DataError(f"{place}{name}: token files are read from disks only; download it first")
+    if not path.exists() and glob.has_magic(name):
+        files = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
+        if not files:
+            raise DataError(f"{place}{name}: no file matches")
+        return files
+    return [path]
 
 
 def _encode_once(
     dataset: Dataset,
     uri: str,
     tokenizer: Tokenizer,
-    eos_token_id: int,
-    dtype: str,
+    expected: Expected,
     cache_dir: Path | None,
     where: str,
-) -> Path:
-    """The memmap of a finite dataset under a tokenizer, made now if it isn't in the cache."""
+) -> TokenFile:
+    """The memmap of a finite dataset under a tokenizer, made now if it isn't whole in the cache."""
     folder = cache_dir or default_cache()
-    identity = (
-        dataset.fingerprint(),
-        hashlib.blake2b(tokenizer.to_str().encode(), digest_size=16).hexdigest(),
-        eos_token_id,
-        dtype,
-    )
+    eos_token_id, dtype = expected.eos_token_id, expected.dtype
+    assert eos_token_id is not None
+    identity = (dataset.fingerprint(), expected.tokenizer, eos_token_id, dtype)
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=12).hexdigest()
     path = Path(folder) / f"{dataset_name(uri)}-{digest}.npy"
-    if path.is_file():
-        return path
+    found, _ = _cached(path, expected)
+    if found is not None:
+        return found
     with _locked(path):
-        if not path.is_file():
+        found, problem = _cached(path, expected)
+        if found is None:
+            if problem:
+                log.warning("%s; it is made again", problem)
             require_round_trip(tokenizer, [PROBE], where)
             log.info("%s: encoding into %s", uri, path)
             memmap.write_memmap(
@@ -233,7 +250,20 @@ def _encode_once(
                 dtype=dtype,
                 source=uri,
             )
-    return path
+            found = TokenFile(path, expected, where)
+    return found
+
+
+def _cached(path: Path, expected: Expected) -> tuple[TokenFile | None, str]:
+    """What the cache holds under `path`, if it is whole, and what is wrong with it if it isn't."""
+    if not path.is_file():
+        return None, ""
+    try:
+        if read_sums(path) is not None:
+            return TokenFile(path, expected), ""
+    except DataError as error:
+        return None, str(error).removesuffix(f"; {AGAIN}")
+    return None, f"{path}: has no checksums"
 
 
 def default_cache() -> Path:
@@ -253,6 +283,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as file:
+    with os.fdopen(open_lock(path.with_suffix(".lock")), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -7,13 +7,13 @@ are there. `plan.json` holds what was asked for, and a folder refuses another pl
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import math
 import multiprocessing
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -29,18 +29,20 @@ from olmo_mixlaw.datasets.base import Dataset
 from olmo_mixlaw.datasets.counting import tokens_a_document
 from olmo_mixlaw.datasets.encoder import Encoder
 from olmo_mixlaw.datasets.pieces import PieceDataset
-from olmo_mixlaw.datasets.tokenizer import PROBE, require_round_trip
+from olmo_mixlaw.datasets.token_file import AGAIN, DTYPES, PLAN, Expected, TokenFile, read_sums
+from olmo_mixlaw.datasets.tokenizer import PROBE, fingerprint, require_round_trip
 from olmo_mixlaw.datasets.uri import dataset_name, open_dataset
 from olmo_mixlaw.errors import DataError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+log = logging.getLogger(__name__)
+
 SHARD_TOKENS = 1 << 24
 _AT_ONCE = 4096
 _TEXTS_AT_ONCE = 512
 _MEASURED = 500
-_PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def write_shards(
     each = tokens_a_document(dataset, tokenizer, _MEASURED)
     plan = Plan(
         uri=uri,
-        tokenizer=hashlib.blake2b(tokenizer.to_str().encode(), digest_size=16).hexdigest(),
+        tokenizer=fingerprint(tokenizer),
         eos_token_id=eos_token_id,
         dtype=dtype,
         documents=_how_many(dataset, uri, documents, tokens, each),
@@ -119,8 +121,8 @@ def write_shards(
     )
     _require_same_plan(plan, folder)
     _require_room(plan, folder, each)
-    missing = [s for s in range(plan.n_shards) if not _path_in(folder)(s).is_file()]
-    write_text(folder / _PLAN, json.dumps(asdict(plan), indent=2) + "\n")
+    missing = [s for s in range(plan.n_shards) if not _is_whole(plan, _path_in(folder)(s))]
+    write_text(folder / PLAN, json.dumps(asdict(plan), indent=2) + "\n")
     total_documents = total_tokens = 0
     results = (
         _in_processes(plan, tokenizer, folder, missing, processes)
@@ -159,9 +161,21 @@ def _path_in(folder: Path) -> Callable[[int], Path]:
     return lambda shard: folder / f"part-{shard:05d}.npy"
 
 
+def _is_whole(plan: Plan, path: Path) -> bool:
+    """Whether a shard is there, as it was written; a damaged one is to be written again."""
+    if not path.is_file():
+        return False
+    try:
+        TokenFile(path, Expected(plan.dtype, None, plan.tokenizer, plan.eos_token_id))
+        return read_sums(path) is not None
+    except DataError as error:
+        log.warning("%s; it is made again", str(error).removesuffix(f"; {AGAIN}"))
+        return False
+
+
 def _require_same_plan(plan: Plan, folder: Path) -> None:
     """Raise `DataError` if `folder` holds what another plan made."""
-    path = folder / _PLAN
+    path = folder / PLAN
     if path.is_file():
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
@@ -178,7 +192,7 @@ def _require_same_plan(plan: Plan, folder: Path) -> None:
 def _require_room(plan: Plan, folder: Path, tokens_a_document: float) -> None:
     """Raise `DataError` if the disk has no room for what is yet to be written."""
     folder.mkdir(parents=True, exist_ok=True)
-    item = np.dtype(memmap.DTYPES[plan.dtype]).itemsize
+    item = np.dtype(DTYPES[plan.dtype]).itemsize
     there = sum(path.stat().st_size for path in folder.glob("*.npy"))
     needed = plan.documents * tokens_a_document * item - there
     free = shutil.disk_usage(folder).free
@@ -197,7 +211,21 @@ def _write_shard(plan: Plan, encoder: Encoder, folder: Path, shard: int) -> tupl
         parts = _stitched(encoder, first, stop)
     else:
         parts = _encoded(encoder, encoder.dataset.documents(first, stop))
-    return memmap.write_tokens(_path_in(folder)(shard), parts, dataset_name(plan.uri), first)
+    return _save(plan, folder, shard, parts)
+
+
+def _save(
+    plan: Plan, folder: Path, shard: int, parts: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> tuple[int, int]:
+    return memmap.write_tokens(
+        _path_in(folder)(shard),
+        parts,
+        dataset_name(plan.uri),
+        plan.span(shard)[0],
+        dtype=plan.dtype,
+        tokenizer=plan.tokenizer,
+        eos_token_id=plan.eos_token_id,
+    )
 
 
 def _stitched(encoder: Encoder, first: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -215,7 +243,7 @@ def _in_this_process(
 ) -> Iterator[tuple[int, int]]:
     if not shards:
         return
-    encoder = Encoder(dataset, tokenizer, plan.eos_token_id, memmap.DTYPES[plan.dtype])
+    encoder = Encoder(dataset, tokenizer, plan.eos_token_id, DTYPES[plan.dtype])
     if isinstance(dataset, PieceDataset):
         for shard in shards:
             yield _write_shard(plan, encoder, folder, shard)
@@ -228,7 +256,7 @@ def _in_this_process(
             pass
         at = stop
         parts = _encoded(encoder, islice(texts, stop - first))
-        yield memmap.write_tokens(_path_in(folder)(shard), parts, dataset_name(plan.uri), first)
+        yield _save(plan, folder, shard, parts)
 
 
 _encoders: dict[str, tuple[Plan, Encoder, Path]] = {}
@@ -238,10 +266,7 @@ def _start_process(plan: Plan, tokenizer: str, folder: Path) -> None:
     from tokenizers import Tokenizer
 
     encoder = Encoder(
-        open_dataset(plan.uri),
-        Tokenizer.from_str(tokenizer),
-        plan.eos_token_id,
-        memmap.DTYPES[plan.dtype],
+        open_dataset(plan.uri), Tokenizer.from_str(tokenizer), plan.eos_token_id, DTYPES[plan.dtype]
     )
     _encoders["this"] = plan, encoder, folder
 

@@ -17,7 +17,7 @@ import numpy as np
 from olmo_mixlaw.datasets import load_tokenizer, open_dataset, open_tokens, train_tokenizer
 from olmo_mixlaw.datasets.base import TokenSource
 from olmo_mixlaw.datasets.draws import key_of
-from olmo_mixlaw.datasets.tokenizer import first_characters
+from olmo_mixlaw.datasets.tokenizer import first_characters, wrong_end
 from olmo_mixlaw.datasets.uri import is_uri
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.mixture.config import MixtureConfig, build_schedule, resolve
@@ -114,6 +114,8 @@ def open_mixture(
             f"{file}: model.vocab_size: {vocab_size} is below the "
             f"{vocabulary.get_vocab_size()} entries of {tokenizer}"
         )
+    if problem := wrong_end(vocabulary, eos_token_id):
+        log.warning("%s: model.eos_token_id: %s; documents end as you say", file, problem)
     sources: list[TokenSource] = []
     for k, label in enumerate(labels):
         if not (pieces.first[:, k].any() or pieces.last[:, k].any()):

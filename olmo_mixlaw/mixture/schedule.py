@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import csv
 import inspect
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from olmo_mixlaw.errors import ConfigError, unknown_name
+from olmo_mixlaw.mixture.ratios import check_ratios
 
-SUM_TOLERANCE = 1e-6
+log = logging.getLogger(__name__)
+
 UNITS = ("fraction", "steps", "tokens")
 # Keys of a `schedule` section that a schedule may take besides its `options`.
 KEYS = ("units", "knots", "file", "fit")
@@ -223,6 +225,9 @@ class Knotted(Schedule):
     knots: Sequence[Knot] = ()
     units: str = "fraction"
 
+    #: Whether a knot at the run's very end still counts, as the place that a line leads to.
+    reaches_end = True
+
     def table(self, run: RunLength) -> tuple[list[int], np.ndarray]:
         """Example numbers of the knots and the ratios (knots, K) there."""
         if self.units not in UNITS:
@@ -247,11 +252,28 @@ class Knotted(Schedule):
             check_ratios(knot.ratios, self.labels, f"{self.where}.knots.{k}.ratios")
             for k, knot in enumerate(self.knots)
         ]
-        return [run.example(at, self.units) for at in moments], np.array(rows)
+        borders = [run.example(at, self.units) for at in moments]
+        for k in range(1, len(borders)):
+            if borders[k] > run.n_examples or (
+                borders[k] == run.n_examples and not self.reaches_end
+            ):
+                log.warning(
+                    "%s.knots.%d.at: %g %s is beyond the run, which ends after %d steps "
+                    "(%d tokens); its ratios are not reached",
+                    self.where,
+                    k,
+                    moments[k],
+                    self.units,
+                    run.n_steps,
+                    run.n_tokens,
+                )
+        return borders, np.array(rows)
 
 
 class Stages(Knotted):
     """Each knot's ratios hold until the next one's: pretraining, then mid-training, ..."""
+
+    reaches_end = False
 
     def pieces(self, run: RunLength) -> Pieces:
         borders, rows = self.table(run)
@@ -372,26 +394,3 @@ class Sampled(Schedule):
             rows.append(check_ratios(ratios, self.labels, place))
         table = np.array(rows)
         return join(borders, table[:-1], table[1:], run.n_examples)
-
-
-def check_ratios(ratios: Mapping[str, float], labels: Sequence[str], where: str) -> np.ndarray:
-    """`ratios` in the order of `labels` (K,), summing to 1; a label left out gets 0.
-
-    Raises `UnknownNameError` for a label that no source has and `ConfigError` for a value that
-    is negative or no number, or a sum that is off by more than 1e-6.
-    """
-    if not isinstance(ratios, Mapping):
-        raise ConfigError(f"{where}: {ratios!r} is no mapping of sources to ratios")
-    if not ratios:
-        raise ConfigError(f"{where}: is empty; give a ratio to: {', '.join(labels)}")
-    for label, ratio in ratios.items():
-        if label not in labels:
-            raise unknown_name("source", label, labels, where)
-        if not (isinstance(ratio, Real) and math.isfinite(ratio)):
-            raise ConfigError(f"{where}.{label}: {ratio!r} is not a number")
-        if ratio < 0:
-            raise ConfigError(f"{where}.{label}: {ratio:g} is negative")
-    total = math.fsum(ratios.values())
-    if abs(total - 1) > SUM_TOLERANCE:
-        raise ConfigError(f"{where}: the ratios sum to {total:.9g}, not 1")
-    return np.array([ratios.get(label, 0.0) / total for label in labels])

@@ -6,19 +6,21 @@ written to a temporary folder beside the target and renamed once whole.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from olmo_mixlaw import schema
-from olmo_mixlaw.errors import CheckpointError
+from olmo_mixlaw.errors import CheckpointError, ConfigError
 from olmo_mixlaw.models import remote_code
 from olmo_mixlaw.models.hf_format import choose_class, hf_settings, olmo_settings, to_hf, to_olmo
 from olmo_mixlaw.models.olmo import MoEModelConfig, build_model
@@ -38,13 +40,13 @@ def export(
     `tokenizer` (a tokenizer.json) replaces the one that the checkpoint's configuration names.
     `own_class` exports to `olmo_mixlaw.models.hf`, which holds shared experts, leading dense
     layers and sigmoid routing, and whose code is written beside the weights. Raises
-    `CheckpointError` for a model that no class holds.
+    `CheckpointError` for a model that no class holds, or weights that don't fit their config.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     config = read_model_config(checkpoint)
     kind = choose_class(config, own_class, str(checkpoint / "config.yaml"))
     vocabulary = find_tokenizer(checkpoint, tokenizer)
-    state = read_weights(checkpoint)
+    state = fitting_weights(config, checkpoint)
     with _whole_folder(out) as folder:
         _write_json(folder / "config.json", hf_settings(config, kind))
         generation = {"eos_token_id": config.eos_token_id, "pad_token_id": config.pad_token_id}
@@ -72,13 +74,15 @@ def import_hf(source: str | Path, out: str | Path) -> Path:
     file = source / "config.json"
     if not file.is_file():
         raise CheckpointError(f"{source}: is not a HuggingFace model folder (no config.json)")
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = _read_json(file)
     try:
         config = olmo_settings(settings, str(file))
     except KeyError as error:
         raise CheckpointError(f"{file}: {error.args[0]}: missing") from None
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{file}: a value is of another type ({error})") from None
     state = to_olmo(config, settings["model_type"], read_safetensors(source), str(source))
-    _check_fit(config, state, source)
+    _check_fit(config, state, source, "config.json")
     with _whole_folder(out) as folder:
         section = model_section(config)
         vocabulary = source / "tokenizer.json"
@@ -119,14 +123,33 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
             f"{checkpoint}: no model.pt; only unsharded checkpoints (`save_interval_unsharded`) "
             "can be exported"
         )
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{file}: can't be read: {reason}") from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{file}: holds no weights by name")
+    return state
+
+
+def fitting_weights(config: MoEModelConfig, checkpoint: Path) -> dict[str, Tensor]:
+    """The weights of `checkpoint` under OLMo's names of today, which `config` must agree with.
+
+    Raises `CheckpointError` for one that is missing, one too many, or another shape.
+    """
+    model = _empty_model(config, checkpoint / "config.yaml")
+    state, _ = model._make_state_dict_compatible(dict(read_weights(checkpoint)))
+    _check_fit(config, state, checkpoint, "config.yaml")
+    return state
 
 
 def load_checkpoint(checkpoint: str | Path) -> Any:
     """OLMo's model, dense or MoE, of an unsharded checkpoint, ready to evaluate on the CPU."""
     checkpoint = Path(checkpoint)
-    model = build_model(read_model_config(checkpoint), init_params=False)
-    state, _ = model._make_state_dict_compatible(read_weights(checkpoint))
+    config = read_model_config(checkpoint)
+    state = fitting_weights(config, checkpoint)
+    model = build_model(config, init_params=False)
     model.load_state_dict(state)
     return model.eval()
 
@@ -169,11 +192,15 @@ def find_tokenizer(checkpoint: Path, given: str | Path | None) -> Path:
 
 def read_safetensors(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a HuggingFace folder, in one file or several. Raises `CheckpointError`."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        listed = _read_json(index).get("weight_map")
+        if not isinstance(listed, dict):
+            raise CheckpointError(f"{index}: weight_map: missing")
+        names = sorted(set(map(str, listed.values())))
     else:
         names = ["model.safetensors"]
     found: dict[str, Tensor] = {}
@@ -181,24 +208,38 @@ def read_safetensors(folder: Path) -> dict[str, Tensor]:
         # A file named in the index must lie in the folder itself.
         if Path(name).name != name or not (folder / name).is_file():
             raise CheckpointError(f"{folder}: no weights {name} in safetensors format")
-        found |= load_file(folder / name)
+        try:
+            found |= load_file(folder / name)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{folder / name}: can't be read: {error}") from None
     return found
 
 
-def _check_fit(config: MoEModelConfig, state: Mapping[str, Tensor], where: Path) -> None:
-    """Raise `CheckpointError` unless `state` has exactly the weights of the model, in shape."""
-    import dataclasses
+def _empty_model(config: MoEModelConfig, file: Path) -> Any:
+    """The model of `config`, without memory for its weights. Raises `CheckpointError`."""
+    from olmo.exceptions import OLMoConfigurationError
 
-    model = build_model(dataclasses.replace(config, init_device="meta"), init_params=False)
+    try:
+        return build_model(dataclasses.replace(config, init_device="meta"), init_params=False)
+    except (OLMoConfigurationError, ConfigError, AssertionError, ZeroDivisionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{file}: model: can't be built: {reason}") from None
+
+
+def _check_fit(config: MoEModelConfig, state: Mapping[str, Tensor], where: Path, file: str) -> None:
+    """Raise `CheckpointError` unless `state` has exactly the weights of the model, in shape.
+
+    `where` is the folder of the weights, `file` the configuration in it.
+    """
+    model = _empty_model(config, where / file)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name in expected.keys() ^ state.keys():
+    for name in sorted(expected.keys() ^ state.keys()):
         missing = "lacks" if name in expected else "has, beside those of the model,"
         raise CheckpointError(f"{where}: {missing} the weight {name}")
     for name, shape in expected.items():
         if state[name].shape != shape:
             raise CheckpointError(
-                f"{where}: {name} is {tuple(state[name].shape)}, but config.json makes it "
-                f"{tuple(shape)}"
+                f"{where}: {name} is {tuple(state[name].shape)}, but {file} makes it {tuple(shape)}"
             )
 
 
@@ -276,6 +317,17 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file. Raises `CheckpointError`."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: holds no settings by name")
+    return values
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

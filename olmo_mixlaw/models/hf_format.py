@@ -27,6 +27,17 @@ CLASSES = {
 }
 
 
+# Keys of a config.json that every model has.
+_COUNTS = (
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
+
+
 def impossible(config: Any) -> list[str]:
     """Settings of `config` that none of the classes has, each with what would be possible."""
     wanted = {
@@ -227,6 +238,9 @@ def olmo_settings(settings: Mapping[str, Any], where: str) -> MoEModelConfig:
     for key, (found, needed) in unlike.items():
         if found != needed:
             raise CheckpointError(f"{where}: {key}: {found!r}; OLMo has only {needed!r}")
+    for key in _COUNTS:
+        if type(settings[key]) is not int or settings[key] < 1:
+            raise CheckpointError(f"{where}: {key}: {settings[key]!r} is no number above 0")
     d_model, heads = settings["hidden_size"], settings["num_attention_heads"]
     head_size = settings.get("head_dim") or d_model // heads
     if head_size * heads != d_model:

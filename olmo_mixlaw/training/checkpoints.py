@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import shutil
+import zipfile
 from enum import Enum
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,6 +22,8 @@ from olmo_mixlaw.errors import CheckpointError, MixlawError
 from olmo_mixlaw.training.config import MixTrainConfig, to_yaml
 from olmo_mixlaw.training.trainer import STATE, MixTrainer
 
+log = logging.getLogger(__name__)
+
 # What a checkpoint's weights depend on: each of them must be as in the run that wrote it.
 _SHAPE = (
     "vocab_size",
@@ -28,7 +32,6 @@ _SHAPE = (
     "n_layers",
     "n_heads",
     "n_kv_heads",
-    "mlp_ratio",
     "mlp_hidden_size",
     "weight_tying",
     "include_bias",
@@ -37,6 +40,41 @@ _SHAPE = (
     "norm_after",
     "moe",
 )
+# What the weights were trained with, which may be changed on purpose (a longer context).
+_FUNCTION = (
+    "activation_type",
+    "alibi",
+    "attention_layer_norm_with_affine",
+    "bias_for_layer_norm",
+    "block_type",
+    "clip_qkv",
+    "embedding_layer_norm",
+    "layer_norm_eps",
+    "layer_norm_with_affine",
+    "rope",
+    "rope_theta",
+    "scale_logits",
+)
+
+
+# What torch and OLMo raise for files that are cut, damaged or of another kind.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    UnpicklingError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    zipfile.BadZipFile,
+)
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def allow_trainer_state() -> None:
@@ -116,6 +154,26 @@ def is_of_this_run(path: Path, config: MixTrainConfig) -> bool:
     return not is_url(path) and path.resolve().parent == Path(config.save_folder).resolve()
 
 
+def check_whole(path: Path, config: MixTrainConfig, where: str) -> None:
+    """Raise `CheckpointError` for an unsharded checkpoint that was not written to its end."""
+    if is_url(path) or not path.name.endswith("-unsharded"):
+        return
+    for name in ("model", "optim", "train"):
+        if name == "optim" and config.reset_optimizer_state:
+            continue
+        # OLMo prefers the second, and falls back to the third in checkpoints of its first year.
+        files = [path / f"{name}.pt", path / f"{name}.safetensors"]
+        files += [path / "other.pt"] if name == "train" else []
+        there = [file for file in files if file.is_file()]
+        # torch.save writes a zip archive, whose table of contents comes last.
+        if not there or (there[0].suffix == ".pt" and not zipfile.is_zipfile(there[0])):
+            problem = "is not whole" if there else "is missing"
+            raise CheckpointError(
+                f"{where}: {there[0] if there else files[0]}: {problem}; was its writing cut "
+                f"short? Remove {path} to go on from the checkpoint before it"
+            )
+
+
 def check_shape(path: Path, config: MixTrainConfig, where: str) -> None:
     """Raise `CheckpointError` if the checkpoint's model is not the one of `config`."""
     if is_url(path):
@@ -127,15 +185,36 @@ def check_shape(path: Path, config: MixTrainConfig, where: str) -> None:
         theirs = schema.read_mapping(file).get("model", {})
     except MixlawError as error:
         raise CheckpointError(f"{where}: {path}: {error}") from None
-    ours = config.plain()["model"]
-    for key in _SHAPE:
+    if not isinstance(theirs, dict):
+        raise CheckpointError(f"{where}: {file}: model: is no mapping of keys")
+    theirs, ours = _written_out(theirs), _written_out(config.plain()["model"])
+    for key in (*_SHAPE, *_FUNCTION):
         if key not in theirs and key != "moe":
             continue
         was, now = theirs.get(key), ours.get(key)
-        if was != now:
-            raise CheckpointError(
-                f"{where}: model.{key}: is {now}, but the checkpoint {path} has {was}"
-            )
+        if was == now or (key == "vocab_size" and was == ours["embedding_size"]):
+            # Where a model comes from HuggingFace, only its embedding says how many tokens it has.
+            continue
+        if key in _FUNCTION:
+            log.warning("%s: model.%s: is %s; %s was trained with %s", where, key, now, path, was)
+            continue
+        raise CheckpointError(
+            f"{where}: model.{key}: is {now}, but the checkpoint {path} has {was}"
+        )
+
+
+def _written_out(model: dict[str, Any]) -> dict[str, Any]:
+    """A model section with the sizes that follow from others where they are left out."""
+    found = dict(model)
+    if "n_heads" in found and found.get("n_kv_heads") is None:
+        found["n_kv_heads"] = 1 if found.get("multi_query_attention") else found["n_heads"]
+    if "vocab_size" in found and not found.get("embedding_size"):
+        found["embedding_size"] = found["vocab_size"]
+    if found.get("mlp_hidden_size") is None and {"mlp_ratio", "d_model"} <= found.keys():
+        found["mlp_hidden_size"] = found["mlp_ratio"] * found["d_model"]
+    if found.get("bias_for_layer_norm") is None and "include_bias" in found:
+        found["bias_for_layer_norm"] = found["include_bias"]
+    return found
 
 
 def check_mixture(
@@ -144,7 +223,10 @@ def check_mixture(
     """Refuse to go on in other data than the checkpoint was trained on."""
     if not keeps_position(config) or is_url(path) or not (path / "train.pt").is_file():
         return
-    state = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{path / 'train.pt'}: can't be read: {_reason(error)}") from error
     was = state.get(STATE, {}).get("mixture")
     if not was:
         return
@@ -225,9 +307,8 @@ def restore(trainer: MixTrainer, path: Path, config: MixTrainConfig) -> None:
             load_trainer_state=not config.reset_trainer_state,
             sharded_checkpointer=config.load_path_sharded_checkpointer,
         )
-    except (FileNotFoundError, EOFError, RuntimeError, UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path}: can't be restored: {reason}") from error
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{path}: can't be restored: {_reason(error)}") from error
     # OLMo takes this step's checkpoint for not yet saved, and would write it again at the end.
     if str(path).rstrip("/").endswith("-unsharded"):
         trainer.last_unsharded_checkpoint_step = trainer.global_step

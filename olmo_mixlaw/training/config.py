@@ -6,6 +6,7 @@ unset keys out, so that plain OLMo can read them.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -31,6 +32,9 @@ from olmo_mixlaw.models.moe_config import MoEConfig
 # OLMo's own kinds of evaluator; the others are ours.
 OLMO_EVALUATORS = ("downstream", "lm")
 STOCK_SCHEDULERS = [str(name.value) for name in SchedulerType]
+
+# Keys of the scheduler that may be whole or not, so that nothing else makes numbers of them.
+_NUMBERS = ("t_warmup", "t_max", "grad_clip_warmup_steps")
 
 # Annotations here are read by omegaconf, which wants the spelled-out unions.
 # ruff: noqa: UP045
@@ -150,14 +154,31 @@ def from_mapping(
     updated = MixTrainConfig.update_legacy_settings(OmegaConf.create(values))
     plain = OmegaConf.to_container(updated, resolve=False)
     assert isinstance(plain, dict)
-    changes = [clean_opt(item) for item in overrides]
+    scheduler = plain.get("scheduler")
+    if isinstance(scheduler, dict):
+        plain["scheduler"] = {key: _number(key, value) for key, value in scheduler.items()}
+    changes = []
+    for item in overrides:
+        key, _, value = clean_opt(item).partition("=")
+        changes.append(f"{key}={_number(key.removeprefix('scheduler.'), value)}")
     return schema.from_mapping(plain, MixTrainConfig, where, changes)  # type: ignore[arg-type]
 
 
-def max_steps(config: MixTrainConfig, where: str) -> int:
-    """The steps of a whole run, whether `max_duration` counts steps or tokens.
+def _number(key: str, value: Any) -> Any:
+    """A value of the scheduler as OLMo reads it: 5e12 is a number to it, and text to YAML 1.1."""
+    if key not in _NUMBERS or not isinstance(value, str):
+        return value
+    try:
+        return float(value) if "e" in value.lower() else value
+    except ValueError:
+        return value
 
-    Raises `ConfigError` for epochs, which a mixture doesn't have, and for no steps at all.
+
+def max_steps(config: MixTrainConfig, where: str, epoch: int | None = None) -> int:
+    """The steps of a whole run, whether `max_duration` counts steps, tokens or epochs.
+
+    `epoch` are the steps of one epoch, None for a mixture, which has none. Raises `ConfigError`
+    for epochs of a mixture, and for no steps at all.
     """
     duration = config.max_duration
     text = str(duration).strip()
@@ -165,6 +186,8 @@ def max_steps(config: MixTrainConfig, where: str) -> int:
         if text.endswith("T"):
             batch = config.global_train_batch_size * config.model.max_sequence_length
             steps = -(-int(float(text[:-1])) // batch)
+        elif text.endswith("ep") and epoch is not None:
+            steps = int(text[:-2]) * epoch
         elif text.endswith("ep"):
             raise ConfigError(
                 f"{where}: max_duration: {text!r} counts epochs, which a mixture doesn't have; "
@@ -172,9 +195,10 @@ def max_steps(config: MixTrainConfig, where: str) -> int:
             )
         else:
             steps = int(float(text))
-    except ValueError:
+    except (ValueError, OverflowError):
+        epochs = "" if epoch is None else ", nor epochs (1ep)"
         raise ConfigError(
-            f"{where}: max_duration: {text!r} is neither steps (1000) nor tokens (2e6T)"
+            f"{where}: max_duration: {text!r} is neither steps (1000) nor tokens (2e6T){epochs}"
         ) from None
     if steps < 1:
         raise ConfigError(f"{where}: max_duration: {text!r} leaves no step to train")
@@ -215,6 +239,10 @@ def check(config: MixTrainConfig, where: str, world_size: int, on_gpu: bool) -> 
                 f"{where}: sharded_checkpointer: torch_new: this torch can't read such checkpoints "
                 "back; use torch_legacy"
             )
+    if config.fused_loss and importlib.util.find_spec("flash_attn") is None:
+        raise ConfigError(
+            f"{where}: fused_loss: true needs flash_attn, which isn't installed; set false"
+        )
     if config.distributed_strategy is None:
         raise ConfigError(f"{where}: distributed_strategy: is empty; accepted are ddp and fsdp")
     if config.model.moe is not None:

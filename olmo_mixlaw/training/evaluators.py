@@ -197,7 +197,7 @@ def _sequences(
     ids: list[int] = []
     try:
         for text in dataset.heldout():
-            ids += [*tokenizer.encode(text).ids, config.model.eos_token_id]
+            ids += [*_encode(tokenizer, text), config.model.eos_token_id]
             if len(ids) >= n_items * length:
                 break
     except NotImplementedError as error:
@@ -209,14 +209,19 @@ def _sequences(
     return [{"input_ids": row} for row in rows]
 
 
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    """As training encodes: a tokenizer's template would put a start into every document."""
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
 def _questions(
     config: MixTrainConfig, dataset: Dataset, tokenizer: Any, n_items: int, where: str
 ) -> list[dict[str, torch.Tensor]]:
     """Questions with their answers marked; every k-th one where there are more than `n_items`."""
     found = []
     for question in _spread(dataset, n_items):
-        prompt = tokenizer.encode(question.prompt).ids
-        whole = tokenizer.encode(f"{question.prompt} {question.answer}").ids
+        prompt = _encode(tokenizer, question.prompt)
+        whole = _encode(tokenizer, f"{question.prompt} {question.answer}")
         if whole[: len(prompt)] != prompt:
             raise DataError(
                 f"{where}: question {question.id}: the tokenizer joins prompt and answer"

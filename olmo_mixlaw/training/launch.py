@@ -20,11 +20,10 @@ from olmo.optim import build_optimizer
 from olmo.torch_util import barrier, get_global_rank, get_world_size, seed_all
 from torch.utils.data import DataLoader
 
-from olmo_mixlaw.datasets.uri import is_uri
 from olmo_mixlaw.errors import ConfigError, MixlawError
 from olmo_mixlaw.mixture.opened import Mixture, description, steps_until_exhausted
 from olmo_mixlaw.mixture.schedule import RunLength
-from olmo_mixlaw.training import accounting, checkpoints, process
+from olmo_mixlaw.training import accounting, checkpoints, plain, process
 from olmo_mixlaw.training.config import MixTrainConfig, check, load, max_steps
 from olmo_mixlaw.training.config import sources as source_uris
 from olmo_mixlaw.training.evaluators import build_evaluators, check_evaluators
@@ -66,11 +65,14 @@ def train(config: str | Path | MixTrainConfig, overrides: Sequence[str] = ()) ->
 
 
 def _train(config: MixTrainConfig, where: str, device: torch.device) -> Path:
-    n_steps = max_steps(config, where)
+    epoch = plain.check_training(config, where) if plain.is_plain(config) else None
+    plain.check_evaluation(config, where)
+    n_steps = max_steps(config, where, epoch)
     run = RunLength(n_steps, config.global_train_batch_size, config.model.max_sequence_length)
     _fill_in(config, n_steps, device)
     load_path = checkpoints.to_load(config, where)
     if load_path is not None:
+        checkpoints.check_whole(load_path, config, where)
         checkpoints.check_shape(load_path, config, where)
     mixture = _open(config, run, where)
     described = {}
@@ -80,7 +82,6 @@ def _train(config: MixTrainConfig, where: str, device: torch.device) -> Path:
         if load_path is not None and not mixture.config.allow_change:
             checkpoints.check_mixture(load_path, described, config, where)
     folder = Path(config.save_folder)
-    config.stop_at = min(config.stop_at or n_steps, n_steps)
     if load_path is None or not checkpoints.is_of_this_run(load_path, config):
         checkpoints.start_afresh(config, where)
     elif not config.evaluators and load_path == folder / f"step{n_steps}-unsharded":
@@ -89,6 +90,8 @@ def _train(config: MixTrainConfig, where: str, device: torch.device) -> Path:
     if get_global_rank() == 0:
         checkpoints.save_config(config, folder)
     barrier()
+    # Not before it is kept: a run that is made longer later is not to stop where this one does.
+    config.stop_at = min(config.stop_at or n_steps, n_steps)
 
     seed_all(config.seed)
     loader = _loader(config, mixture, n_steps)
@@ -160,10 +163,9 @@ def _open(config: MixTrainConfig, run: RunLength, where: str) -> Mixture | None:
 
     What a mixture file says is filled in, so that `config` names the sources that were read.
     """
-    uris = source_uris(config)
-    given = [uri for group in uris.values() for uri in group]
-    if config.mixture is None and given and not any(map(is_uri, given)):
+    if plain.is_plain(config):
         return None
+    uris = source_uris(config)
     size = config.tokenizer.train_vocab_size
     mixture = open_for(config, config.mixture, uris, run, where, train_vocab_size=size)
     if mixture.config.sources:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from olmo.config import TrainConfig
+from olmo.config import InstanceFilterConfig, TrainConfig
 from olmo.data import IterableDataset
+from olmo.data.util import find_periodic_sequences
 from olmo.torch_util import get_fs_local_rank, get_global_rank, get_world_size
 from torch.utils.data import DataLoader, get_worker_info
 
@@ -35,8 +36,10 @@ class MixtureBatches(IterableDataset):
         n_steps: int,
         world_size: int | None = None,
         rank: int | None = None,
+        instance_filter: InstanceFilterConfig | None = None,
     ) -> None:
         self.mixture = mixture
+        self.instance_filter = instance_filter
         self.global_batch_size = global_batch_size
         self.n_steps = n_steps
         self.world_size = get_world_size() if world_size is None else world_size
@@ -69,11 +72,24 @@ class MixtureBatches(IterableDataset):
         begin = step * self.global_batch_size + self.rank
         examples = begin + self.world_size * np.arange(self.device_batch_size)
         tokens, sources = self.mixture.sequences(examples)
-        return {
+        batch = {
             "input_ids": torch.from_numpy(tokens),
             "index": torch.from_numpy(examples),
             "source": torch.from_numpy(sources),
         }
+        if self.instance_filter is not None:
+            kept = [not repeats(row, self.instance_filter) for row in tokens]
+            batch["instance_mask"] = torch.tensor(kept)
+        return batch
+
+
+def repeats(tokens: np.ndarray, limits: InstanceFilterConfig) -> bool:
+    """Whether a sequence repeats itself more than OLMo's `instance_filter` lets it: its loss is
+    then left out, as OLMo does it."""
+    found = find_periodic_sequences(
+        tokens, max_period=limits.repetition_max_period, min_period=limits.repetition_min_period
+    )
+    return any(one.times >= limits.repetition_max_count for one in found)
 
 
 def build_loader(
@@ -92,6 +108,7 @@ def build_loader(
         n_steps=n_steps,
         world_size=world_size,
         rank=rank,
+        instance_filter=data.instance_filter,
     )
     workers: dict[str, Any] = {}
     if data.num_workers:

@@ -7,12 +7,18 @@ are dropped, because they will come again.
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from olmo_mixlaw.atomic import open_atomic
+from olmo_mixlaw.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_MEND = "mend it, or move it away"
 
 
 class Record:
@@ -24,9 +30,20 @@ class Record:
         self._file: IO[str] | None = None
 
     def open(self, after_step: int) -> None:
-        """Keep the rows up to `after_step` of an earlier start, and append from there."""
+        """Keep the rows up to `after_step` of an earlier start, and append from there.
+
+        Rows of other columns, of a mixture before `allow_change`, are kept in a file beside it.
+        Raises `DataError` for a file that is none of ours.
+        """
         self.close()
         kept = [row for row in self.rows() if int(row[0]) <= after_step]
+        for row in kept:
+            if len(row) != (wanted := len(self.columns)):
+                raise DataError(
+                    f"{self.path}: step {row[0]}: {len(row)} columns of {wanted}; {_MEND}"
+                )
+        if not kept and after_step and self.path.is_file() and self.path.stat().st_size:
+            self._set_aside(after_step)
         with open_atomic(self.path, newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self.columns)
@@ -34,15 +51,30 @@ class Record:
         self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115
 
     def rows(self) -> list[list[str]]:
-        """The complete rows on disk, if they are of these columns."""
+        """The complete rows on disk, if they are of these columns. Raises `DataError`."""
         if not self.path.is_file():
             return []
-        text = self.path.read_text(encoding="utf-8")
-        # A row without its end was being written when the process was killed.
-        table = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+        try:
+            text = self.path.read_text(encoding="utf-8")
+            # A row without its end was being written when the process was killed.
+            table = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{self.path}: is no table of a run ({error}); {_MEND}") from None
         if not table or table[0] != self.columns:
             return []
-        return [row for row in table[1:] if len(row) == len(self.columns)]
+        for line, row in enumerate(table[1:], start=2):
+            step = row[0] if row else ""
+            if not step.isdecimal():
+                raise DataError(
+                    f"{self.path}: line {line}: step: {step!r} is no whole number; {_MEND}"
+                )
+        return table[1:]
+
+    def _set_aside(self, after_step: int) -> None:
+        aside = self.path.with_name(f"{self.path.stem}.until-step{after_step}{self.path.suffix}")
+        if not aside.exists():
+            os.replace(self.path, aside)
+            log.warning("%s: has other columns than this run; it is now %s", self.path, aside.name)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row; a column that `row` lacks stays empty. Floats keep all their digits."""

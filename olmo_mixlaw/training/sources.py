@@ -53,11 +53,6 @@ def open_for(
 
 def refuse_unsupported(data: DataConfig, where: str) -> None:
     """Raise `ConfigError` for what OLMo's memmap reader offers and a mixture doesn't."""
-    for key in (
-        "generate_attention_mask",
-        "generate_doc_lengths",
-        "label_mask_paths",
-        "instance_filter",
-    ):
+    for key in ("generate_attention_mask", "generate_doc_lengths", "label_mask_paths"):
         if getattr(data, key):
             raise ConfigError(f"{where}: data.{key}: can't be used with a mixture; leave it out")

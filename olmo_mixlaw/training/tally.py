@@ -47,11 +47,16 @@ class Tally:
     def start_step(self) -> None:
         self.step.zero_()
 
-    def add(self, sources: Tensor, losses: Tensor) -> None:
-        """Take in the losses (B, T), in nats, of B examples from `sources` (B)."""
+    def add(self, sources: Tensor, losses: Tensor, kept: Tensor | None = None) -> None:
+        """Take in the losses (B, T), in nats, of B examples from `sources` (B).
+
+        Those that are not `kept` (B) have no loss and predict nothing.
+        """
         with torch.no_grad():
             by_example = losses.detach().sum(dim=1, dtype=torch.float64)
             predicted = torch.full_like(by_example, losses.shape[1])
+            if kept is not None:
+                predicted *= kept
             sums = self.step[: 2 * self.n_sources].view(2, self.n_sources)
             sums.index_add_(1, sources, torch.stack([by_example, predicted]))
 
@@ -85,7 +90,8 @@ class Tally:
         self.since_row = np.zeros_like(self.since_row)
         plan = self.mixture.plan
         counts = plan.counts(examples)
-        row: dict[str, Any] = {"loss": float(losses.sum() / predicted.sum())}
+        total = float(predicted.sum())
+        row: dict[str, Any] = {"loss": float(losses.sum()) / total if total else None}
         for k, label in enumerate(self.mixture.labels):
             row[f"loss_{label}"] = float(losses[k] / predicted[k]) if predicted[k] else None
             row[f"tokens_{label}"] = int(counts[k]) * length

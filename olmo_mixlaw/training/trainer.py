@@ -11,6 +11,7 @@ import math
 import random
 import re
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from olmo.config import CheckpointType
 from olmo.torch_util import get_global_rank, get_world_size
 from olmo.train import Trainer
 
-from olmo_mixlaw.errors import CheckpointError, MixlawError
+from olmo_mixlaw.errors import CheckpointError, DataError, MixlawError
 from olmo_mixlaw.mixture.opened import Mixture
 from olmo_mixlaw.models.olmo import moe_layers
 from olmo_mixlaw.training.config import MixTrainConfig
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 STATE = "olmo_mixlaw"
 _NO_LABEL = -100
 _OF_LAYER = re.compile(r"moe/\d+/")
+# The perplexity of a larger loss, which OLMo computes, is beyond a float.
+_MOST_NATS = math.log(sys.float_info.max)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -50,7 +53,7 @@ class StoppedError(MixlawError):
 
 
 class _LossNotFinite(Exception):
-    """Raised before the optimizer sees the gradients of a broken loss."""
+    """Raised before the optimizer sees the gradients of a broken loss; says how it is broken."""
 
 
 class _Signalled(Exception):
@@ -139,7 +142,7 @@ class MixTrainer(Trainer):
         losses, z_losses, _ = self.model_forward(
             micro_batch, loss_reduction="none", compute_z_loss=self.cfg.softmax_auxiliary_loss
         )
-        self.tally.add(micro_batch["source"], losses)
+        self.tally.add(micro_batch["source"], losses, micro_batch.get("instance_mask"))
         ce_loss = losses.sum() / batch_size_in_tokens
         if z_losses is None:
             return ce_loss, ce_loss, None
@@ -152,7 +155,8 @@ class MixTrainer(Trainer):
         ce_loss, z_loss = super().train_batch(batch)
         self.tally.add_load()
         flags = torch.zeros(2, dtype=torch.float64, device=self.device)
-        flags[0] = 0 if math.isfinite(ce_loss.item()) else 1
+        value = ce_loss.item()
+        flags[0] = 0 if math.isfinite(value) and value < _MOST_NATS else 1
         flags[1] = self.signal or 0
         if get_world_size() > 1:
             joined = torch.cat([flags, self.tally.step])
@@ -162,13 +166,16 @@ class MixTrainer(Trainer):
             if flags[1] > 0 and self.signal is None:
                 self.signal = int(flags[1].item())
         if flags[0] > 0:
-            raise _LossNotFinite
+            finite = math.isfinite(value) and get_world_size() == 1
+            raise _LossNotFinite(f"{value:.4g} nats a token" if finite else "not finite")
         self._stop_after_step = bool(flags[1] > 0)
         return ce_loss, z_loss
 
     def train_step(
         self, batch: dict[str, Any], reduce_global_loss: bool = True
     ) -> dict[str, float]:
+        if "source" not in batch:
+            self._require_known(batch)
         metrics = super().train_step(batch, reduce_global_loss=reduce_global_loss)
         self.tally.end_step()
         examples = self.global_step * self.cfg.global_train_batch_size
@@ -192,6 +199,16 @@ class MixTrainer(Trainer):
             raise _Signalled
         return metrics
 
+    def _require_known(self, batch: dict[str, Any]) -> None:
+        """Raise `DataError` for ids of plain token files that the model has no embedding of."""
+        size = self.cfg.model.embedding_size or self.cfg.model.vocab_size
+        largest = int(batch["input_ids"].max())
+        if largest >= size:
+            raise DataError(
+                f"data: the batch of step {self.global_step} holds token {largest}, beyond the "
+                f"{size} of the model; a token file is damaged, or of another tokenizer"
+            )
+
     def log_metrics_to_console(self, prefix: str, metrics: dict[str, float]) -> None:
         """As OLMo does, without the load of each expert of each layer, which W&B gets."""
         shown = {key: value for key, value in metrics.items() if not _OF_LAYER.match(key)}
@@ -208,12 +225,16 @@ class MixTrainer(Trainer):
         try:
             if self.global_step < (self.cfg.stop_at or self.n_steps):
                 super().fit()
-        except _LossNotFinite:
-            self._end_before_step()
+        except _LossNotFinite as error:
+            self._end_before_step(str(error))
         except _Signalled:
             self._end_by_signal()
+        except DataError as error:
+            # A data worker's error comes with the worker's traceback before it.
+            last = str(error).strip().splitlines()[-1]
+            raise DataError(last.rpartition("DataError: ")[2]) from None
 
-    def _end_before_step(self) -> None:
+    def _end_before_step(self, how: str) -> None:
         """Save the state before a step whose loss was broken, and say so."""
         broken = self.global_step
         batch = self.cfg.global_train_batch_size
@@ -225,7 +246,7 @@ class MixTrainer(Trainer):
         self.global_train_tokens_seen -= batch * self.cfg.model.max_sequence_length
         saved = self._save_last()
         raise NonFiniteLossError(
-            f"the loss of step {broken} is not finite; {saved}; try a lower "
+            f"the loss of step {broken} is {how}; {saved}; try a lower "
             "optimizer.learning_rate, a longer scheduler.t_warmup or a max_grad_norm"
         )
 
@@ -236,8 +257,10 @@ class MixTrainer(Trainer):
 
     def _save_last(self) -> str:
         """Save a checkpoint of this step if there is none; says where it is."""
+        if self.global_step == 0:
+            return "no step before it was trained, so nothing is saved"
         done = (self.last_unsharded_checkpoint_step, self.last_sharded_checkpoint_step)
-        if self.global_step > 0 and self.global_step not in done:
+        if self.global_step not in done:
             self.save_checkpoint(CheckpointType.unsharded)
         return f"the checkpoint of step {self.global_step} is in {self.cfg.save_folder}"
 

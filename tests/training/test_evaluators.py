@@ -79,6 +79,23 @@ def test_heldout_loss_and_recall_are_those_of_a_plain_forward_pass(write: Write)
     assert 0 <= found[12, "eval/recall/people/exact_match"] <= 1
 
 
+def test_held_out_text_is_encoded_as_training_text_is(write: Write, tokens: Path) -> None:
+    """A template that puts a start before every text changes no evaluation, as no training."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = load_tokenizer(tokens / "tokenizer.json")
+    tokenizer.post_processor = TemplateProcessing(
+        single="<|padding|> $A", special_tokens=[("<|padding|>", 1)]
+    )
+    start = tokens / "start.json"
+    tokenizer.save(str(start))
+    assert tokenizer.encode("1").ids[0] == 1
+    plain = with_evaluators(write, "plain")
+    with_start = with_evaluators(write, "start", tokenizer={"identifier": str(start)})
+    folders = [train(path).parent for path in (plain, with_start)]
+    assert evals(folders[0]) == evals(folders[1])
+
+
 def test_sources_that_a_mixture_file_names_are_evaluated_as_those_in_the_training_file(
     write: Write, tmp_path: Path
 ) -> None:
