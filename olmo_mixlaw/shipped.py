@@ -12,6 +12,16 @@ from olmo_mixlaw.errors import ConfigError, unknown_name
 
 _PACKAGE = Path(__file__).parent
 
+# What a file of each shipped folder is called.
+KINDS = {
+    "configs/fits": "recipe",
+    "configs/ladders": "ladder",
+    "configs/mixtures": "mixture",
+    "configs/studies": "study",
+    "configs/train": "training configuration",
+    "eval_suites": "suite",
+}
+
 
 def shipped_folder(folder: str) -> Path:
     """The shipped folder `configs/ladders`, `configs/studies`, `eval_suites`, ..."""
@@ -26,13 +36,26 @@ def find_config(folder: str, name: str | Path, where: str = "") -> Path:
     shipped name, otherwise. `where` (file and key) goes into the error.
     """
     path = Path(name)
-    if path.is_file():
-        return path
+    place = f"{where}: " if where else ""
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # too long for a name, or with a zero byte
+        raise ConfigError(f"{place}{str(name)[:80]!r}: not a file's name") from None
+    if path.is_dir() and len(path.parts) > 1:
+        raise ConfigError(f"{place}{name}: a folder; give a YAML file")
     if path.suffix or len(path.parts) > 1:
-        place = f"{where}: " if where else ""
         raise ConfigError(f"{place}{name}: no such file")
     known = {p.stem: p for p in sorted(shipped_folder(folder).glob("*.yaml"))}
     if str(name) not in known:
-        kind = Path(folder).name.removesuffix("s").replace("_", " ")
-        raise unknown_name(kind, str(name), known, where)
+        raise unknown_name(KINDS.get(folder, "file"), str(name), known, where)
     return known[str(name)]
+
+
+def beside(path: str | Path, file: str | Path) -> Path:
+    """What a relative `path` that stands in `file` means: beside that file.
+
+    Where nothing is there but something is in the working folder, that.
+    """
+    own = Path(file).parent / path
+    return Path(path) if not own.exists() and Path(path).exists() else own

@@ -66,8 +66,11 @@ def extend(module):
 
 
 def complain(name, error):
-    text = f"olmo-mixlaw: {name} is left as it is ({type(error).__name__}: {error})\n"
-    sys.stderr.write(text)
+    try:
+        text = f"olmo-mixlaw: {name} is left as it is ({type(error).__name__}: {error})\n"
+        sys.stderr.write(text)
+    except Exception:  # closed, full or None: nobody listens, and the host goes on
+        pass
 
 
 def install():

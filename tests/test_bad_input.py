@@ -138,3 +138,34 @@ def test_scripts_say_what_they_do_and_refuse_as_the_command_does():
         )
         assert wrong.returncode == 2
         assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["study", "plan", "micr"], "unknown study 'micr'; did you mean 'micro'?"),
+        (["study", "plan", "a/b.yaml"], "a/b.yaml: no such file"),
+        (["study", "plan", "x" * 5000], "not a file's name"),
+        (["study", "plan", "a\0b"], "unknown study 'a\\x00b'"),
+        (["study", "plan", "micro", "workers"], "overrides are written KEY=VALUE"),
+        (
+            ["study", "plan", "micro", "--wrokers=3"],
+            "unknown key 'wrokers'; did you mean 'workers'",
+        ),
+        (["study", "status"], "Missing argument 'FOLDER'"),
+        (["study", "plan", "micro", "sizes=w17"], "and its overrides: sizes: unknown size 'w17'"),
+    ],
+)
+def test_one_line_names_what_was_meant(capsys, arguments, said):
+    assert said in mistake(capsys, arguments)
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "report"])
+def test_a_folder_without_a_study_is_one_line(tmp_path, capsys, command):
+    assert "no study here" in mistake(capsys, ["study", command, str(tmp_path)])
+
+
+def test_output_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    said = mistake(capsys, ["study", "run", "micro", f"output={tmp_path / 'file' / 'out'}"])
+    assert "Not a directory" in said

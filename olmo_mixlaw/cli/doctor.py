@@ -6,12 +6,13 @@ it fails and says how to mend it. Nothing here raises.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from typing import Literal
@@ -50,9 +51,15 @@ class Finding:
 
 
 @click.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
     """Check what works in this environment, and say how to mend what doesn't."""
     findings = examine()
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+        if any(finding.state == "fails" for finding in findings):
+            raise click.exceptions.Exit(1)
+        return
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         click.echo(f"{finding.mark} {finding.name:<{width}}  {finding.text}")

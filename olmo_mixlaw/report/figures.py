@@ -7,6 +7,7 @@ returns a matplotlib figure. Sizes are always coloured in the same order, light 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any, Protocol
 
 import matplotlib
@@ -16,8 +17,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
+from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.runs import Design, RunTable
 
 STYLE: dict[Any, Any] = {
@@ -48,6 +51,26 @@ class Predictor(Protocol):
     def predict(
         self, ratios: np.ndarray, n_params: np.ndarray, n_tokens: np.ndarray
     ) -> np.ndarray: ...
+
+
+def plain(name: str) -> str:
+    """A name as matplotlib draws it letter by letter: a dollar begins no formula."""
+    return str(name).replace("$", r"\$")
+
+
+def check_format(path: str | Path, where: str = "") -> None:
+    """Raises `ConfigError` for a file that no figure can be saved as; to be asked before the work.
+
+    `where` (the option) goes into the error.
+    """
+    known = FigureCanvasBase.get_supported_filetypes()
+    suffix = Path(path).suffix.removeprefix(".").lower()
+    if suffix not in known:
+        place = f"{where}: " if where else ""
+        raise ConfigError(
+            f"{place}{path}: no figure is saved as {suffix or 'a file without a suffix'!r} "
+            f"(known: {', '.join(sorted(known))})"
+        )
 
 
 def size_colours(sizes: np.ndarray) -> dict[float, tuple]:
@@ -118,8 +141,8 @@ def loss_against_ratio(design: Design, fit: Predictor) -> Figure:
                     color=colours[size],
                     label=size_label(size),
                 )
-            axis.set_title(name)
-            axis.set_xlabel(f"ratio of {name}")
+            axis.set_title(plain(name))
+            axis.set_xlabel(f"ratio of {plain(name)}")
         axes[0, 0].set_ylabel("held-out loss (nats a token)")
         axes[0, -1].legend(title="parameters", fontsize=8, title_fontsize=8)
     return figure
@@ -174,9 +197,11 @@ def loss_against_size(
             ticks = np.append(sizes, target_size) if target_size > sizes[-1] else sizes
             axis.set_xticks(ticks, [size_label(s) for s in ticks])
             axis.minorticks_off()
-            axis.set_title(name)
+            axis.set_title(plain(name))
             axis.set_xlabel("parameters")
-            axis.legend(title=f"ratio of {name}", fontsize=7.5, title_fontsize=8)
+            axis.legend(
+                title=f"ratio of {plain(design.domains[key])}", fontsize=7.5, title_fontsize=8
+            )
         axes[0, 0].set_ylabel("held-out loss (nats a token)")
     return figure
 
@@ -224,7 +249,7 @@ def recall_against_ratio(table: RunTable, domain: str, task: str, floor: float) 
                     mew=0.7,
                     label=size_label(size),
                 )
-            axis.set_xlabel(f"ratio of {domain}")
+            axis.set_xlabel(f"ratio of {plain(domain)}")
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
             if metric == "exact_match":
@@ -248,12 +273,13 @@ def mixture_bars(domains: list[str], rows: dict[str, np.ndarray]) -> Figure:
                         left + ratio / 2, y, f"{ratio:.2f}", ha="center", va="center", fontsize=8
                     )
                 left += ratio
-        axis.set_yticks(range(len(rows)), list(reversed(rows)))
+        axis.set_yticks(range(len(rows)), [plain(name) for name in reversed(rows)])
         axis.get_yticklabels()[0].set_fontweight("bold")
         axis.set_xlim(0, 1)
         axis.grid(False)
         handles = [plt.Rectangle((0, 0), 1, 1, color=colours[j % 8]) for j in range(len(domains))]
-        figure.legend(handles, domains, loc="outside upper center", ncols=min(len(domains), 8))
+        names = [plain(name) for name in domains]
+        figure.legend(handles, names, loc="outside upper center", ncols=min(len(domains), 8))
     return figure
 
 

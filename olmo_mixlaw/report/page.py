@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from olmo_mixlaw.atomic import write_text
 
 @dataclass
 class Section:
-    """A heading, a sentence or two that say what to see, then figures and tables as HTML."""
+    """A heading, a sentence or two that say what to see, then figures and tables as HTML.
+
+    In `text`, `**words**` are bold and a new line begins a new line; all else stands for itself.
+    """
 
     title: str
     text: str
@@ -40,7 +44,7 @@ class Page:
             for label, value in self.findings
         )
         sections = "".join(
-            f"<section><h2>{html.escape(s.title)}</h2><p>{s.text}</p>{''.join(s.body)}</section>"
+            f"<section><h2>{html.escape(s.title)}</h2><p>{_prose(s.text)}</p>{''.join(s.body)}</section>"
             for s in self.sections
         )
         origin = "".join(
@@ -54,6 +58,12 @@ class Page:
             sections=sections,
             origin=origin,
         )
+
+
+def _prose(text: str) -> str:
+    """Text as HTML: whatever names are in it, they stay text."""
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text))
+    return bold.replace("\n", "<br>")
 
 
 def table(frame: pd.DataFrame, digits: int = 3, bold_row: object = None) -> str:

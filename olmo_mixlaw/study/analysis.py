@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import yaml
 
 from olmo_mixlaw import advice, laws
 from olmo_mixlaw.atomic import write_text
-from olmo_mixlaw.datasets import open_dataset
+from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
 from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.runs import RunTable
-from olmo_mixlaw.study.config import StudyConfig
 from olmo_mixlaw.study.plan import Run, olmo_config, rung_of, whole_batches
+from olmo_mixlaw.study.scoring import questions, recalls
+from olmo_mixlaw.study.settings import StudyConfig
 
 REPLICATES = 100  # refits to resampled runs, behind every interval
+FILE = "proposed.yaml"
 LEARNT = 0.5  # the recall that counts as having learnt the facts
 
 
@@ -37,6 +40,7 @@ class Answer:
     loss_interval: tuple[np.ndarray, np.ndarray]
     rung: Rung
     n_tokens: int
+    left_out: list[str]  # a note on each law that these runs can't carry
 
     @property
     def chosen(self) -> str:
@@ -44,9 +48,20 @@ class Answer:
 
 
 def answer_of(study: StudyConfig, table: RunTable) -> Answer:
-    """Fits of every law asked for, the choice among them and the best mixture for the target."""
-    fits = {name: laws.fit(name, table) for name in study.laws}
-    comparison = laws.compare(table, study.laws)
+    """Fits of every law asked for, the choice among them and the best mixture for the target.
+
+    A law that these runs can't carry is left out. Raises `FitError` if none is left.
+    """
+    fits: dict[str, laws.Fit] = {}
+    left_out = []
+    for name in study.laws:
+        try:
+            fits[name] = laws.fit(name, table)
+        except FitError as error:
+            left_out.append(f"law {name} is left out: {error}")
+    if not fits:
+        raise FitError(f"{study.output}: no law can be fitted to these runs; {'; '.join(left_out)}")
+    comparison = laws.compare(table, list(fits))
     rung = rung_of(study, study.target.size)
     _, n_tokens = whole_batches(study.target.tokens, rung)
 
@@ -66,7 +81,9 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
     refits = list(bootstrap(chosen, table.design(), replicates=REPLICATES))
     ratios = np.array([best(fit, starts=2).ratios for fit in refits])
     losses = np.array([fit.predict(proposal.ratios, rung.n_params, n_tokens)[0] for fit in refits])
-    return Answer(fits, comparison, proposal, interval(ratios), interval(losses), rung, n_tokens)
+    return Answer(
+        fits, comparison, proposal, interval(ratios), interval(losses), rung, n_tokens, left_out
+    )
 
 
 def write_proposal(study: StudyConfig, answer: Answer, output: Path) -> Path:
@@ -74,22 +91,21 @@ def write_proposal(study: StudyConfig, answer: Answer, output: Path) -> Path:
     steps, n_tokens = whole_batches(study.target.tokens, answer.rung)
     ratios = answer.proposal.mixture(decimals=4)
     run = Run("proposed", answer.rung, "proposed", ratios, n_tokens, steps, study.seeds[0])
+    output = output.resolve()
     data = output / "data"
     config = olmo_config(study, run, data / "tokenizer.json", output / "proposed", data)
     comment = (
         f"# The mixture that {answer.chosen} proposes for {study.target.size} from the study "
-        f"{study.name!r}.\n# Train it: olmo-mixlaw train {output / 'proposed.yaml'}\n"
+        f"{study.name!r}.\n# Train it: olmo-mixlaw train {shlex.quote(str(output / FILE))}\n"
     )
-    return write_text(output / "proposed.yaml", comment + yaml.safe_dump(config, sort_keys=False))
+    values = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return write_text(output / FILE, comment + values)
 
 
 def knowledge(study: StudyConfig, table: RunTable) -> list[tuple[str, str]]:
     """The (domain, task) pairs whose recall was scored."""
     scored = set(table.scores.loc[table.scores["metric"] == "exact_match", "task"])
-    asking = [d for d, uri in study.domains.items() if open_dataset(uri).questions()]
-    names = [
-        (d, f"{t}:{d}" if len(asking) > 1 else t) for t in study.evaluation.tasks for d in asking
-    ]
+    names = [(domain, str(task["metadata"]["alias"])) for domain, task in recalls(study)]
     return [(domain, task) for domain, task in names if task in scored]
 
 
@@ -128,9 +144,12 @@ def learning_ratio(recall: pd.Series) -> str:
 
 def warnings(study: StudyConfig, table: RunTable, answer: Answer) -> list[str]:
     """What the proposal doesn't show by itself: reaching too far, and the cliff of knowledge."""
-    said = list(answer.proposal.warnings)
+    said = [*answer.left_out, *answer.proposal.warnings]
     for domain, task in knowledge(study, table):
-        largest = recall_by_size(table, domain, task).iloc[-1]
+        recall = recall_by_size(table, domain, task)
+        if recall.empty:
+            continue
+        largest = recall.iloc[-1]
         below, _ = learning_bracket(largest)
         ratio = answer.proposal.mixture()[domain]
         if below is not None and ratio <= below:
@@ -144,5 +163,5 @@ def warnings(study: StudyConfig, table: RunTable, answer: Answer) -> list[str]:
 
 def guessing_floor(study: StudyConfig, domain: str) -> float:
     """What answering at random among each question's choices would score; 0 if unknown."""
-    questions = open_dataset(study.domains[domain]).questions()
-    return float(np.mean([1 / len(q.choices) if q.choices else 0.0 for q in questions]))
+    chances = [1 / len(q.choices) if q.choices else 0.0 for q in questions(study, domain)]
+    return float(np.mean(chances)) if chances else 0.0

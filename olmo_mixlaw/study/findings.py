@@ -25,7 +25,7 @@ from olmo_mixlaw.study.analysis import (
     warnings,
     write_proposal,
 )
-from olmo_mixlaw.study.config import StudyConfig
+from olmo_mixlaw.study.settings import StudyConfig
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def report_page(
     sections += [
         page.Section(
             "Loss against ratio and size",
-            f"Every run beside what <b>{answer.chosen}</b>, the law chosen below, says of it.",
+            f"Every run beside what **{answer.chosen}**, the law chosen below, says of it.",
             [
                 page.figure(
                     figures.svg(figures.loss_against_ratio(design, fit)),
@@ -70,8 +70,8 @@ def report_page(
         ),
         page.Section(
             "Which law to believe",
-            "Each law is fitted without some mixtures, and without the largest size, and scored "
-            f"there. Chosen: <b>{answer.chosen}</b> ({answer.comparison.reason}).",
+            f"Each law is fitted without {_left_out(answer)}, and scored there. Chosen: "
+            f"**{answer.chosen}** ({answer.comparison.reason}).{_no_size(answer)}",
             [page.table(_quality(answer.comparison.frame), bold_row=answer.chosen)],
         ),
         _proposal_section(study, answer, minded, proposed),
@@ -86,7 +86,7 @@ def report_page(
         findings=[
             ("proposed mixture", ", ".join(f"{k} {v:.2f}" for k, v in best.items())),
             ("law chosen by held-out error", answer.chosen),
-            ("its error on held-out mixtures / on the largest size", _held_out(answer)),
+            (f"its error on {' / on '.join(_splits(answer).values())}", _errors(answer)),
         ],
         sections=sections,
         provenance={
@@ -134,7 +134,7 @@ def _recall_section(study: StudyConfig, table: RunTable, domain: str, task: str)
     )
     return page.Section(
         f"Where {domain} is learnt",
-        f"The share of the facts of <b>{domain}</b> that a model completes exactly, against their "
+        f"The share of the facts of **{domain}** that a model completes exactly, against their "
         f"share of its training tokens. Recall passes one half at a ratio of: {sentence}.",
         [
             page.figure(
@@ -160,11 +160,11 @@ def _proposal_section(
     weight = np.array([weights.get(t, 0.0) for t in fit.targets])
     frame = pd.DataFrame(predicted, index=list(rows), columns=list(fit.targets))
     frame["objective"] = predicted @ (weight / weight.sum())
-    to_mind = "".join(f"<br><b>Mind:</b> {warning}" for warning in minded)
+    to_mind = "".join(f"\n**Mind:** {warning}" for warning in minded)
     said = ", ".join(f"{k} {v:g}" for k, v in weights.items())
     return page.Section(
         "The proposed mixture",
-        f"The ratios with the least weighted loss at the target under <b>{answer.chosen}</b>; "
+        f"The ratios with the least weighted loss at the target under **{answer.chosen}**; "
         f"weights: {said}.{to_mind}",
         [
             page.figure(figures.svg(figures.mixture_bars(domains, rows)), "Ratios by tokens."),
@@ -172,7 +172,11 @@ def _proposal_section(
             page.note(
                 "Intervals hold 90 % of refits to resampled runs. They say how far other runs of "
                 "this kind would move the answer, not whether the law still holds at the target: "
-                "for that, see its error on the largest size held out above."
+                + (
+                    "for that, see its error on the largest size held out above."
+                    if "largest_size" in _splits(answer)
+                    else "nothing here says that, because no size was held out."
+                )
             ),
             page.table(frame, bold_row="proposed"),
             page.note("Losses that the law predicts at the target for every mixture tried."),
@@ -215,10 +219,49 @@ def _quality(frame: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[list(dict.fromkeys(frame["law"]))]
 
 
+# What a split holds out, in words.
+HELD = {
+    "held_mixtures": ("some mixtures", "held-out mixtures"),
+    "largest_size": ("the largest size", "the largest size, held out"),
+    "longest_budget": ("the longest budget", "the longest budget, held out"),
+}
+
+
+def _splits(answer: Answer) -> dict[str, str]:
+    """Each split that was made -> what its error is on, in words."""
+    made = dict.fromkeys(answer.comparison.frame["split"])
+    return {name: HELD.get(name, (name, name))[1] for name in made}
+
+
+def _left_out(answer: Answer) -> str:
+    made = dict.fromkeys(answer.comparison.frame["split"])
+    return ", and without ".join(HELD.get(name, (name, name))[0] for name in made)
+
+
+def _no_size(answer: Answer) -> str:
+    """What nobody should read out of errors on mixtures alone."""
+    if "largest_size" in _splits(answer):
+        return ""
+    return (
+        " No size was held out (three are needed), so no error here says how far the law may be "
+        "off at a size that was not trained."
+    )
+
+
+def _errors(answer: Answer) -> str:
+    rows = answer.comparison.frame
+    errors = rows[rows["law"] == answer.chosen].set_index("split")["mre"]
+    return " / ".join(f"{errors[name]:.1f} %" for name in _splits(answer) if name in errors)
+
+
 def _held_out(answer: Answer) -> str:
     rows = answer.comparison.frame
-    rows = rows[rows["law"] == answer.chosen]
-    return " / ".join(f"{value:.1f} %" for value in rows["mre"].dropna())
+    errors = rows[rows["law"] == answer.chosen].set_index("split")["mre"]
+    return ", ".join(
+        f"{errors[name]:.1f} % on {words}"
+        for name, words in _splits(answer).items()
+        if name in errors and np.isfinite(errors[name])
+    )
 
 
 def _all_runs(table: RunTable) -> pd.DataFrame:
@@ -244,8 +287,7 @@ def _last_lines(
         )
     )
     lines = [
-        f"law chosen by held-out error: {answer.chosen} ({_held_out(answer)} on held-out mixtures "
-        "/ on the largest size held out)"
+        f"law chosen by held-out error: {answer.chosen} ({_held_out(answer)}).{_no_size(answer)}"
     ]
     for domain, task in knowledge(study, table):
         for size, row in recall_by_size(table, domain, task).iterrows():

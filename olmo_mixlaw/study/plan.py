@@ -7,11 +7,15 @@ its configuration is a plain OLMo YAML that `olmo-mixlaw train` accepts by itsel
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from olmo_mixlaw.models.ladder import Rung, load_ladder
-from olmo_mixlaw.study.config import StudyConfig
+from olmo_mixlaw.datasets import load_tokenizer
+from olmo_mixlaw.datasets.memmap import dtype_for
+from olmo_mixlaw.datasets.tokenizer import PADDING, end_of_text
+from olmo_mixlaw.models.ladder import Ladder, Rung, load_ladder
+from olmo_mixlaw.study.settings import StudyConfig, TokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,37 @@ def plan(study: StudyConfig) -> list[Run]:
 
 def rung_of(study: StudyConfig, size: str) -> Rung:
     """A rung of the study's ladder with the study's own vocabulary."""
-    rung = load_ladder(study.ladder).rung(size)
-    return replace(rung, vocab_size=study.tokenizer.vocab_size)
+    path = Path(study.ladder)
+    stamp = path.stat().st_mtime_ns if path.suffix and path.is_file() else 0
+    rung = _ladder(study.ladder, stamp).rung(size)
+    return replace(rung, **vocabulary(study.tokenizer))
+
+
+@lru_cache(maxsize=8)
+def _ladder(name: str, stamp: int) -> Ladder:
+    """A ladder, read once until its file changes: plans ask for every rung again and again."""
+    return load_ladder(name)
+
+
+def vocabulary(tokenizer: TokenizerConfig) -> dict[str, Any]:
+    """What a model must know of the study's tokenizer, by the keys of a rung."""
+    if tokenizer.identifier is None:
+        return {"vocab_size": tokenizer.vocab_size}
+    return dict(_vocabulary_of(tokenizer.identifier))
+
+
+@lru_cache(maxsize=8)
+def _vocabulary_of(identifier: str) -> tuple[tuple[str, int], ...]:
+    loaded = load_tokenizer(identifier, "tokenizer.identifier")
+    end = end_of_text(loaded, "tokenizer.identifier")
+    padding = loaded.token_to_id(PADDING)
+    # Ids may have gaps, and the embedding must reach the last one.
+    size = max(loaded.get_vocab_size(), 1 + max(loaded.get_vocab().values()))
+    return (
+        ("vocab_size", size),
+        ("eos_token_id", end),
+        ("pad_token_id", end if padding is None else padding),
+    )
 
 
 def whole_batches(tokens: int, rung: Rung) -> tuple[int, int]:
@@ -64,8 +97,11 @@ def short(count: float) -> str:
 def olmo_config(
     study: StudyConfig, run: Run, tokenizer: Path, save_folder: Path, cache: Path
 ) -> dict[str, Any]:
-    """The OLMo training configuration of `run`, as a mapping for YAML."""
-    rung = run.rung
+    """The OLMo training configuration of `run`, as a mapping for YAML.
+
+    Its paths are absolute, so that it means the same wherever it is read.
+    """
+    rung, dtype = run.rung, dtype_for(run.rung.vocab_size)
     return {
         "run_name": run.run_id,
         "seed": run.seed,
@@ -87,8 +123,8 @@ def olmo_config(
             "decay_fraction": rung.training.decay_fraction,
             "alpha_f": 0.0,
         },
-        "tokenizer": {"identifier": str(tokenizer)},
-        "save_folder": str(save_folder),
+        "tokenizer": {"identifier": str(tokenizer.resolve())},
+        "save_folder": str(save_folder.resolve()),
         "save_overwrite": True,
         "save_interval": None,
         "save_interval_unsharded": study.checkpoint_every,
@@ -101,8 +137,9 @@ def olmo_config(
         "console_log_interval": 50,
         "data": {
             "datasets": {domain: [study.domains[domain]] for domain in run.ratios},
+            **({} if dtype == "uint16" else {"memmap_dtype": dtype}),  # OLMo's default
             "drop_last": True,
             "num_workers": 0,
         },
-        "mixture": {"ratios": dict(run.ratios), "cache_dir": str(cache)},
+        "mixture": {"ratios": dict(run.ratios), "cache_dir": str(cache.resolve())},
     }

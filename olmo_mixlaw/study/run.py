@@ -10,25 +10,30 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 
-from olmo_mixlaw.atomic import write_text
-from olmo_mixlaw.datasets import open_dataset
+from olmo_mixlaw import schema
+from olmo_mixlaw.atomic import open_lock, write_text
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.runs import RunTable
+from olmo_mixlaw.study.checks import possible_laws
 from olmo_mixlaw.study.collect import collect
-from olmo_mixlaw.study.config import StudyConfig, load_study
+from olmo_mixlaw.study.config import FILE, load_study, save_study
 from olmo_mixlaw.study.findings import conclude
 from olmo_mixlaw.study.plan import Run, olmo_config, plan
 from olmo_mixlaw.study.prepare import prepare
 from olmo_mixlaw.study.runner import DONE, duration, run_all
+from olmo_mixlaw.study.scoring import tasks
+from olmo_mixlaw.study.settings import StudyConfig
 from olmo_mixlaw.study.slurm import check_cluster, run_all_on_slurm
 from olmo_mixlaw.study.worker import CHECKPOINTS
 
@@ -44,13 +49,17 @@ def run_study(config: str, overrides: tuple[str, ...] = ()) -> Path:
     """
     started = time.monotonic()
     study = load_study(config, overrides)
+    _check_trainer()
     if study.slurm is not None:
         check_cluster()
     runs = plan(study)
     output = Path(study.output)
     check_same_study(study, output)
+    for note in possible_laws(study, runs, config)[1]:
+        click.echo(f"mind: {note}")
     with _only_one(output):
         write_text(output / "shared.json", json.dumps(_shared(study), indent=1) + "\n")
+        write_text(output / FILE, save_study(study))
         click.echo(
             f"study {study.name}: {len(runs)} runs ({len(study.sizes)} sizes x "
             f"{len(study.mixtures)} mixtures), {study.workers} side by side, into {output}"
@@ -61,7 +70,7 @@ def run_study(config: str, overrides: tuple[str, ...] = ()) -> Path:
         click.echo(f"prepared in {duration(time.monotonic() - began)}")
         folders = write_configs(study, runs, output, tokenizer)
         began = time.monotonic()
-        evaluation = {"tasks": tasks(study)}
+        evaluation = {"tasks": tasks(study), "truncate": study.evaluation.truncate}
         if study.slurm is None:
             run_all(runs, folders, evaluation, study.workers)
         else:
@@ -70,6 +79,13 @@ def run_study(config: str, overrides: tuple[str, ...] = ()) -> Path:
         report = finish(study, runs, folders, output)
     click.echo(f"in all {duration(time.monotonic() - started)}")
     return report
+
+
+def _check_trainer() -> None:
+    """Raises `ConfigError` unless what trains is installed; the runs' own processes need it."""
+    for package in ("torch", "olmo"):
+        if find_spec(package) is None:
+            raise ConfigError(f"this needs {package}: pip install 'olmo-mixlaw[olmo]'")
 
 
 def report_study(config: str, overrides: tuple[str, ...] = ()) -> Path:
@@ -101,32 +117,6 @@ def finish(study: StudyConfig, runs: list[Run], folders: dict[str, Path], output
     return found.report
 
 
-def tasks(study: StudyConfig) -> list[dict[str, Any]]:
-    """What every run is scored on, with the dataset that each task asks about."""
-    losses = [
-        {
-            "task_name": "domain_loss",
-            "context_kwargs": {
-                "dataset": uri,
-                "domain": domain,
-                "max_tokens": study.evaluation.heldout_tokens,
-            },
-        }
-        for domain, uri in study.domains.items()
-    ]
-    asking = {d: uri for d, uri in study.domains.items() if open_dataset(uri).questions()}
-    recall = [
-        {
-            "task_name": task,
-            "context_kwargs": {"dataset": uri},
-            **({"metadata": {"alias": f"{task}:{domain}"}} if len(asking) > 1 else {}),
-        }
-        for task in study.evaluation.tasks
-        for domain, uri in asking.items()
-    ]
-    return losses + recall
-
-
 def write_configs(
     study: StudyConfig, runs: list[Run], output: Path, tokenizer: Path
 ) -> dict[str, Path]:
@@ -139,17 +129,26 @@ def write_configs(
         folder = output / "runs" / run.run_id
         config = olmo_config(study, run, tokenizer, folder / CHECKPOINTS, output / "data")
         path = folder / "config.yaml"
-        text = yaml.safe_dump(config, sort_keys=False)
-        if path.is_file() and path.read_text(encoding="utf-8") != text:
+        before = schema.read_mapping(path) if path.is_file() else None
+        if before is not None and _without_places(before) != _without_places(config):
+            change = _first_change(_without_places(before), _without_places(config))
             raise ConfigError(
-                f"{path}: the run was made under another configuration "
-                f"({_first_change(yaml.safe_load(path.read_text()), config)}); "
+                f"{path}: the run was made under another configuration ({change}); "
                 "give the study another output or remove that folder"
             )
-        if not path.is_file():
-            write_text(path, text)
+        if before != config:  # new, or its folder has been moved
+            write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         folders[run.run_id] = folder
     return folders
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration without the paths of its study's folder, which may be moved."""
+    rest = {k: v for k, v in config.items() if k not in ("save_folder", "tokenizer")}
+    mixture = config.get("mixture")
+    if isinstance(mixture, dict):
+        rest["mixture"] = {k: v for k, v in mixture.items() if k != "cache_dir"}
+    return rest
 
 
 def check_same_study(study: StudyConfig, output: Path) -> None:
@@ -157,7 +156,8 @@ def check_same_study(study: StudyConfig, output: Path) -> None:
     path = output / "shared.json"
     if not path.is_file():
         return
-    before, now = json.loads(path.read_text(encoding="utf-8")), _shared(study)
+    before, now = schema.read_mapping(path), _shared(study)  # JSON is YAML
+    before = {key: _said(before.get(key)) for key in SHARED}
     if before != now:
         raise ConfigError(
             f"{output}: holds a study with other settings ({_first_change(before, now)}); "
@@ -167,7 +167,14 @@ def check_same_study(study: StudyConfig, output: Path) -> None:
 
 def _shared(study: StudyConfig) -> dict[str, Any]:
     values = dataclasses.asdict(study)
-    return {key: values[key] for key in SHARED}
+    return {key: _said(values[key]) for key in SHARED}
+
+
+def _said(value: Any) -> Any:
+    """A setting without the keys that say nothing, which other versions may lack."""
+    if isinstance(value, dict):
+        return {k: _said(v) for k, v in value.items() if v not in (None, {}, [], False)}
+    return value
 
 
 def _first_change(before: Any, now: Any, prefix: str = "") -> str:
@@ -183,7 +190,7 @@ def _first_change(before: Any, now: Any, prefix: str = "") -> str:
 def _only_one(output: Path) -> Iterator[None]:
     """Refuse to work in a folder where another study process works."""
     output.mkdir(parents=True, exist_ok=True)
-    with open(output / ".lock", "w") as file:
+    with os.fdopen(open_lock(output / ".lock"), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

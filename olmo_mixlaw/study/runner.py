@@ -10,8 +10,10 @@ import csv
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TextIO
@@ -42,6 +44,7 @@ def run_all(runs: list[Run], folders: dict[str, Path], evaluation: dict, workers
     os.environ["OMP_NUM_THREADS"] = "1"  # before the server imports torch
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["olmo_mixlaw.training.launch", "olmo_mixlaw.evaluation.run"])
+    _start_server()
     running: dict[str, tuple[Run, BaseProcess]] = {}
     try:
         while waiting or running:
@@ -67,6 +70,19 @@ def run_all(runs: list[Run], folders: dict[str, Path], evaluation: dict, workers
             stopped.join(10)
 
 
+def _start_server() -> None:
+    """Start the process that runs are forked from, deaf to the interrupt key.
+
+    The study's own process hears it and ends them all; they would each print where they were.
+    """
+    resource_tracker.ensure_running()  # begun later, it would unblock the signal again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def check_run(folder: Path, exitcode: int | None) -> None:
     """Raises `StudyError`, with what the run left in `error.txt`, unless it is finished."""
     if (folder / DONE).is_file():
@@ -78,6 +94,17 @@ def check_run(folder: Path, exitcode: int | None) -> None:
     else:
         reason = "it ended without a result" + (f", code {exitcode}" if exitcode else "")
     raise StudyError(f"run {folder.name}: {reason} (its log: {folder / LOG})")
+
+
+def seconds_of(folder: Path) -> dict[str, float]:
+    """How long a finished run took. Raises `StudyError` for a file that is not the run's own."""
+    try:
+        said = json.loads((folder / DONE).read_text(encoding="utf-8"))["seconds"]
+        return {key: float(said[key]) for key in ("train", "evaluate")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StudyError(
+            f"{folder / DONE}: is not what a finished run leaves; remove it and the run goes on"
+        ) from None
 
 
 class Progress:
@@ -114,7 +141,7 @@ class Progress:
 
     def finished(self, run: Run) -> None:
         self.done += 1
-        seconds = json.loads((self.folders[run.run_id] / DONE).read_text())["seconds"]
+        seconds = seconds_of(self.folders[run.run_id])
         width = len(str(self.total))
         self.say(
             f"[{self.done:{width}}/{self.total}] {run.run_id:24} trained in "
@@ -169,5 +196,5 @@ def last_step(folder: Path) -> int:
             lines = file.read().decode(errors="replace").splitlines()
         column = next(csv.reader([header])).index("step")
         return int(float(next(csv.reader([lines[-1]]))[column]))
-    except (OSError, ValueError, IndexError, StopIteration):
+    except (OSError, ValueError, OverflowError, IndexError, StopIteration):
         return 0

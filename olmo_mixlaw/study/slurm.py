@@ -16,9 +16,9 @@ from typing import Any
 
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import ConfigError
-from olmo_mixlaw.study.config import SlurmConfig
 from olmo_mixlaw.study.plan import Run
 from olmo_mixlaw.study.runner import DONE, Progress, check_run
+from olmo_mixlaw.study.settings import SlurmConfig
 from olmo_mixlaw.study.worker import main
 
 POLL = 2.0  # seconds between looks at the queue
@@ -95,7 +95,7 @@ def queued_jobs() -> set[str]:
 def _job(folder: Path) -> str | None:
     try:
         return str(json.loads((folder / JOB).read_text(encoding="utf-8"))["job"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

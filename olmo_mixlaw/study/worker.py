@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from olmo_mixlaw.atomic import write_text
+from olmo_mixlaw.atomic import open_lock, write_text
 from olmo_mixlaw.errors import MixlawError
 
 DONE = "run.json"
@@ -58,7 +58,7 @@ def execute(folder: Path, evaluation: dict[str, Any]) -> None:
     started = time.monotonic()
     checkpoint = train(folder / "config.yaml")
     trained = time.monotonic()
-    evaluate(checkpoint, evaluation["tasks"], folder / "eval")
+    evaluate(checkpoint, evaluation["tasks"], folder / "eval", truncate=evaluation["truncate"])
     seconds = {"train": trained - started, "evaluate": time.monotonic() - trained}
     write_text(folder / DONE, json.dumps({"seconds": seconds}, indent=2) + "\n")
 
@@ -66,7 +66,7 @@ def execute(folder: Path, evaluation: dict[str, Any]) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold `path` for this process; waits for the orphan of a killed study to let go."""
-    with open(path, "w") as file:
+    with os.fdopen(open_lock(path), "w") as file:
         deadline = time.monotonic() + LOCK_WAIT
         while True:
             try:
@@ -100,7 +100,7 @@ def _log_to(path: Path) -> None:
     """Send standard output and error of this process, C code included, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.report import figures, page
 from olmo_mixlaw.runs import RunTable
 
@@ -123,3 +124,29 @@ def test_sizes_read_as_people_write_them():
         "1.25M",
         "7B",
     ]
+
+
+def test_prose_is_text_but_for_what_is_bold():
+    section = page.Section("<h>", "one **two <b>** & <script>x</script>\nthree")
+    text = page.Page("t<t>", "s<s>", [("<l>", "<v>")], [section], {"<k>": "<v>"}).render()
+    assert "<b>two &lt;b&gt;</b> &amp; &lt;script&gt;x&lt;/script&gt;<br>three" in text
+    assert not {"<script", "<t>", "<s>", "<v>", "<l>", "<k>", "<h>"} & set(
+        re.findall("<[^>]*>", text)
+    )
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a", "a.", ".svg/x", "b.PNGG"])
+def test_a_figure_that_cannot_be_saved_is_refused_before_the_work(name):
+    with pytest.raises(ConfigError, match=r"--figure: .*known: .*pdf.*png.*svg"):
+        figures.check_format(name, "--figure")
+
+
+def test_known_figures_pass():
+    for name in ("a.png", "b.SVG", "c/d.pdf"):
+        figures.check_format(name)
+
+
+def test_a_dollar_in_a_name_begins_no_formula():
+    name = "a$\\frac{$b"
+    drawing = figures.svg(figures.mixture_bars([name, "x"], {name: np.array([0.4, 0.6])}))
+    assert ET.fromstring(drawing).tag.endswith("svg")

@@ -1,4 +1,5 @@
 import fcntl
+import os
 import random
 import re
 import shutil
@@ -163,3 +164,19 @@ def test_failed_run_is_named_with_its_log(study_file, tmp_path):
     last = out.strip().splitlines()[-1]
     assert last.startswith("error: run w32-low-40k-s1: ")
     assert str(blocked.parent / "log.txt") in last
+
+
+@pytest.mark.parametrize("line", ["study tiny", "preparing", "prepared in", "0/6 done"])
+def test_an_interrupt_is_one_word_whenever_it_comes(study_file, line):
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "olmo_mixlaw", "study", "run", str(study_file())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert any(said.startswith(line) for said in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert error.strip() == "stopped"
