@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from olmo_mixlaw.atomic import open_atomic
-from olmo_mixlaw.cli.options import SEED, given_table, refuse_input, table_options
+from olmo_mixlaw.cli.options import SEED, check_figure, given_table, refuse_input, table_options
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.errors import ConfigError
 
@@ -53,6 +53,7 @@ def compare(
     from olmo_mixlaw.laws.law import resolve
     from olmo_mixlaw.laws.sizes import Size, check_capacity
 
+    check_figure(figure)
     size = Size.fixed("effective", _rho(capacity))
     chosen = None
     if laws != "auto":

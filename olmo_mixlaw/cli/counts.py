@@ -30,3 +30,11 @@ class Count(click.ParamType):
 
 
 COUNT = Count()
+
+
+def counted(text: str) -> float:
+    """A number, or a count with its unit. Raises `ConfigError` for anything else."""
+    try:
+        return float(text)
+    except ValueError:
+        return parse_count(text, "count")

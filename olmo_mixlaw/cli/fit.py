@@ -16,6 +16,7 @@ from olmo_mixlaw.cli.options import (
     BOOTSTRAP,
     LEVEL,
     SEED,
+    check_figure,
     given_table,
     pairs,
     refits,
@@ -29,6 +30,10 @@ from olmo_mixlaw.registry import DEFAULT_LAW
 if TYPE_CHECKING:
     from olmo_mixlaw.laws.fitted import Fit
     from olmo_mixlaw.runs import Design
+
+
+# More parameters than this are summed up.
+MOST_SHOWN = 60
 
 
 @click.command()
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
     help="Also measure the law on mixtures held out in five folds: five more fits.",
 )
 @BOOTSTRAP
+@click.option("--parameters", is_flag=True, help="Print every parameter, however many.")
 @click.option("--figure", default=None, metavar="FILE", help="Draw predicted against measured.")
 @click.option("--out", "out", default="fit.json", show_default=True, help="Where the fit goes.")
 @SEED
@@ -73,6 +79,7 @@ def fit(
     chance: tuple[str, ...],
     held_out: bool,
     bootstrap: int,
+    parameters: bool,
     figure: str | None,
     out: str,
     seed: int,
@@ -83,6 +90,7 @@ def fit(
     from olmo_mixlaw.laws.choice import selection
     from olmo_mixlaw.laws.law import resolve
 
+    check_figure(figure)
     chosen = resolve(law, "--law")
     if rho is not None and capacity != "effective":
         raise ConfigError("--rho: needs --capacity effective")
@@ -113,8 +121,11 @@ def fit(
         shown["low"], shown["high"] = low, high
     free = shown[~shown["fixed"]].drop(columns="fixed")
     if len(free):
+        short = free if parameters or len(free) <= MOST_SHOWN else _summary(free)
         with pd.option_context("display.float_format", "{:.4g}".format):
-            print(f"{free.to_string(index=False)}\n")
+            print(f"{short.to_string(index=False)}\n")
+        if len(short) < len(free):
+            print(f"(medians and ranges of {len(free)} parameters; all of them: --parameters)\n")
     print(
         f"{fitted.law.label}: {fitted.law.written(fitted.scene)}\n"
         f"{len(design)} runs, {fitted.n_parameters} parameters, error on the runs fitted "
@@ -180,6 +191,13 @@ def _kept(old: Fit | None, new: Fit, out: str) -> str:
     aside = next(name for name in names if not name.exists())
     path.replace(aside)
     return f"; the fit of {old.law.label} to {old.n_rows} runs that was there is now {aside}"
+
+
+def _summary(free: pd.DataFrame) -> pd.DataFrame:
+    """A row a kind of parameter (`T[web]`, `T[code]`, ... are one), over all targets."""
+    kind = free["parameter"].str.partition("[")[0]
+    groups = free.groupby([kind, "unit"], sort=False)["value"]
+    return groups.agg(number="size", least="min", median="median", greatest="max").reset_index()
 
 
 def _parameter_interval(

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw.atomic import write_text
+from olmo_mixlaw.cli.counts import COUNT, counted
 from olmo_mixlaw.cli.options import (
     BOOTSTRAP,
     LEVEL,
     SEED,
+    check_figure,
     pairs,
     refits,
     refuse_input,
@@ -35,14 +37,14 @@ BEYOND_TRIED = 0.02
 @click.command()
 @click.argument("fit_path", metavar="FIT")
 @recipe_option
-@click.option("--n-params", type=float, default=np.nan, help="Parameters of the target model.")
+@click.option("--n-params", type=COUNT, default=np.nan, help="Parameters of the target model.")
 @click.option(
     "--n-active",
-    type=float,
+    type=COUNT,
     default=None,
     help="Its active parameters, for a fit whose capacity is active or effective.",
 )
-@click.option("--n-tokens", type=float, default=np.nan, help="Tokens that it will be trained on.")
+@click.option("--n-tokens", type=COUNT, default=np.nan, help="Tokens that it will be trained on.")
 @click.option(
     "--path",
     "path",
@@ -69,7 +71,7 @@ BEYOND_TRIED = 0.02
 )
 @click.option(
     "--cap-tokens",
-    type=float,
+    type=COUNT,
     default=None,
     help="Tokens of the run that the mixture is for, where --available caps another budget than "
     "--n-tokens: a swarm of one budget can't speak of others.",
@@ -134,6 +136,7 @@ def optimize(
     from olmo_mixlaw import advice
     from olmo_mixlaw.laws.fitted import Fit
 
+    check_figure(figure)
     fitted, goal = Fit.load(fit_path), None
     if task_weight and not benchmark:
         raise ConfigError("--task-weight: needs --benchmark")
@@ -158,7 +161,7 @@ def optimize(
         "target_weights": pairs(target_weight, "--target-weight") or None,
         "lower": pairs(at_least, "--at-least"),
         "upper": pairs(at_most, "--at-most"),
-        "available_tokens": pairs(available, "--available") or None,
+        "available_tokens": pairs(available, "--available", counted) or None,
         "max_epochs": max_epochs,
         "cap_tokens": cap_tokens,
         "prior": pairs(prior, "--prior") or None,
@@ -215,8 +218,8 @@ def _held(fitted: Fit) -> str:
 def _scale(text: str) -> tuple[float, float, float | None]:
     """`N,D` or `N,D,ACTIVE` as numbers. Raises `ConfigError`."""
     try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
+        values = [counted(part) for part in text.split(",")]
+    except ConfigError:
         values = []
     if len(values) not in (2, 3) or not all(0 < value < np.inf for value in values):
         raise ConfigError(f"--path: expected N,D or N,D,ACTIVE such as 1e9,2e10, found {text!r}")

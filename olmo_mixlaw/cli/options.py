@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from olmo_mixlaw.cli.counts import COUNT
 from olmo_mixlaw.errors import ConfigError, complain
 from olmo_mixlaw.runs.table import MOST_TOLERANCE
 
@@ -42,8 +43,8 @@ TABLE = (
         metavar="UNIT",
         help="What the losses are in, where the table doesn't say: nats, bits or bits_per_byte.",
     ),
-    click.option("--size", type=float, default=np.nan, help="Parameters of a --ratios swarm."),
-    click.option("--tokens", type=float, default=np.nan, help="Tokens of a --ratios swarm."),
+    click.option("--size", type=COUNT, default=np.nan, help="Parameters of a --ratios swarm."),
+    click.option("--tokens", type=COUNT, default=np.nan, help="Tokens of a --ratios swarm."),
     click.option(
         "--weight-tolerance",
         default=1e-6,
@@ -121,14 +122,24 @@ def refuse_input(option: str, out: str | None, *inputs: str | None) -> None:
         raise ConfigError(f"{option} {out}: is read by this command; write to another file")
 
 
-def pairs(items: tuple[str, ...], option: str) -> dict[str, float]:
-    """`name=value` strings as a mapping. Raises `ConfigError`."""
+def check_figure(path: str | None) -> None:
+    """Refuse, before any work, a file that no figure can be saved as. Raises `ConfigError`."""
+    if path is not None:
+        from olmo_mixlaw.report.figures import check_format
+
+        check_format(path, "--figure")
+
+
+def pairs(
+    items: tuple[str, ...], option: str, number: Callable[[str], float] = float
+) -> dict[str, float]:
+    """`name=value` strings as a mapping; `number` reads a value. Raises `ConfigError`."""
     result = {}
     for item in items:
         name, sign, value = item.rpartition("=")
         try:
-            result[name] = float(value)
-        except ValueError:
+            result[name] = number(value)
+        except (ValueError, ConfigError):
             sign = ""
         if not sign or not name:
             raise ConfigError(f"{option}: expected NAME=NUMBER, found {item!r}")

@@ -17,7 +17,7 @@ import pandas as pd
 
 from olmo_mixlaw import __version__
 from olmo_mixlaw.atomic import write_text
-from olmo_mixlaw.errors import DataError, FitError
+from olmo_mixlaw.errors import DataError, FitError, MixlawError
 from olmo_mixlaw.laws.law import Law, Scene, Settings
 from olmo_mixlaw.laws.sizes import Size
 from olmo_mixlaw.registry import LAWS
@@ -262,10 +262,22 @@ class Fit:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return cls.from_json(record, str(path))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise DataError(f"{path}: not a saved fit ({type(error).__name__}: {error})") from None
+            fit = cls.from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
+            fit._try_out()
+        except MixlawError:
+            raise
+        except Exception as error:  # whatever a damaged file may lead to, it is no fit
+            reason = " ".join(str(error).split())
+            raise DataError(f"{path}: not a saved fit ({type(error).__name__}: {reason})") from None
+        return fit
+
+    def _try_out(self) -> None:
+        """Predict once: parts that don't go together show here, and not in the midst of work."""
+        if self.mixtures.ndim != 2 or self.mixtures.shape[1] != len(self.domains):
+            raise ValueError(f"mixtures of shape {self.mixtures.shape}")
+        inputs = self.scene.inputs(self.mixtures[:1], self.scene.n_range[1], self.scene.d_range[1])
+        if np.shape(self.law.predict(self, inputs)) != (1, len(self.targets)):
+            raise ValueError("its law predicts something else than a loss a target")
 
     @classmethod
     def from_json(cls, record: dict[str, Any], where: str = "") -> Fit:

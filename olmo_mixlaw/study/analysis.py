@@ -144,7 +144,8 @@ def learning_ratio(recall: pd.Series) -> str:
 
 def warnings(study: StudyConfig, table: RunTable, answer: Answer) -> list[str]:
     """What the proposal doesn't show by itself: reaching too far, and the cliff of knowledge."""
-    said = [*answer.left_out, *answer.proposal.warnings]
+    unsure = [answer.comparison.verdict] if answer.comparison.verdict else []
+    said = [*unsure, *answer.left_out, *answer.proposal.warnings]
     for domain, task in knowledge(study, table):
         recall = recall_by_size(table, domain, task)
         if recall.empty:

@@ -151,6 +151,9 @@ def from_mapping(
     from olmo.util import clean_opt
 
     MixTrainConfig._register_resolvers()
+    for key in ("model", "optimizer", "data"):  # OLMo looks into them before they are read
+        if not isinstance(values.get(key) or {}, dict):
+            raise ConfigError(f"{where}: {key}: expected a mapping, found {values[key]!r}")
     updated = MixTrainConfig.update_legacy_settings(OmegaConf.create(values))
     plain = OmegaConf.to_container(updated, resolve=False)
     assert isinstance(plain, dict)

@@ -170,3 +170,38 @@ def test_how_well_mixtures_are_told_apart_is_measured_and_said(
     assert best.read_text().startswith("# NO ANSWER")
     assert mixlaw("compare", "--table", folder / "table", "--laws", "no_mixture,additive") == 0
     assert "\nNO ANSWER: mixtures can't be told apart" in capsys.readouterr().out
+
+
+def test_many_parameters_are_summed_up_unless_asked_for(
+    folder: Path, mixlaw: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("olmo_mixlaw.cli.fit.MOST_SHOWN", 10)
+    asked = ("fit", "--table", folder / "table", "--law", "transfer", "--no-held-out")
+    assert mixlaw(*asked, "--out", folder / "a.json") == 0
+    short = capsys.readouterr().out
+    assert "all of them: --parameters" in short
+    assert "T[code]" not in short
+    assert mixlaw(*asked, "--out", folder / "b.json", "--parameters") == 0
+    assert "T[code]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["fit", "compare"])
+def test_a_figure_that_cannot_be_saved_is_refused_before_the_work(
+    command: str, folder: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    out = folder / "result"
+    asked = (command, "--table", folder / "table", "--out", out, "--figure", folder / "f.docx")
+    assert mixlaw(*asked) == 2
+    assert "--figure" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_counts_are_read_as_people_write_them(
+    fitted: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    shown = []
+    for size, tokens, has in (("8e7", "1e9", "2e8"), ("80M", "1B", "200M")):
+        asked = ("--n-params", size, "--n-tokens", tokens, "--available", f"web={has}")
+        assert mixlaw("optimize", fitted, *asked) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]

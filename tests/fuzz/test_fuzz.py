@@ -93,14 +93,7 @@ NAMES = (
 )
 
 
-# What is still a traceback: parts of a saved fit whose shapes don't go together, and a section of
-# a training file that is no mapping where OLMo looks into it first.
-OPEN = pytest.mark.xfail(reason="still a traceback", strict=False)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[OPEN] if n in ("fit", "train") else []) for n in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_damaged_inputs_are_accepted_or_refused_in_one_line(name, tmp_path, monkeypatch, capfd):
     from subjects import SUBJECTS, prepare  # makes a fit: not while tests are collected
 
