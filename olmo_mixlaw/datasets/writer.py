@@ -31,7 +31,7 @@ from olmo_mixlaw.datasets.encoder import Encoder
 from olmo_mixlaw.datasets.pieces import PieceDataset
 from olmo_mixlaw.datasets.token_file import AGAIN, DTYPES, PLAN, Expected, TokenFile, read_sums
 from olmo_mixlaw.datasets.tokenizer import PROBE, fingerprint, require_round_trip
-from olmo_mixlaw.datasets.uri import dataset_name, open_dataset
+from olmo_mixlaw.datasets.uri import open_dataset
 from olmo_mixlaw.errors import DataError
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _save(
     return memmap.write_tokens(
         _path_in(folder)(shard),
         parts,
-        dataset_name(plan.uri),
+        plan.uri,
         plan.span(shard)[0],
         dtype=plan.dtype,
         tokenizer=plan.tokenizer,

