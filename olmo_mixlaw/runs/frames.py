@@ -5,6 +5,7 @@ Nothing is guessed: a cell such as `2,31`, `70%` or `150M` is refused with what 
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import re
 import zipfile
@@ -19,6 +20,8 @@ from olmo_mixlaw.errors import DataError
 
 # A truncated gzip file ends in EOFError, which click would take for the user's Ctrl-D.
 UNREADABLE = (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+# A table of losses is far smaller; a small file that unpacks to more is a trap or a mistake.
+MOST_BYTES = 2 << 30
 WRITTEN = re.compile(r"\s*([-+]?[0-9][0-9.,]*(?:e[-+]?[0-9]+)?)\s*([%kmbt]?)\s*", re.IGNORECASE)
 FACTORS = {"": 1.0, "%": 0.01, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
@@ -33,6 +36,8 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
+        if path.suffix == ".gz":
+            _refuse_bomb(path)
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
             return frame.reset_index(drop=frame.index.names == [None])
@@ -47,6 +52,18 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
         raise DataError(f"{path}: its rows have more cells than the {len(header)} of its header")
     return frame
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a gzip file that unpacks to more than memory should be asked for."""
+    size = 0
+    with gzip.open(path) as file:
+        while block := file.read(1 << 20):
+            size += len(block)
+            if size > MOST_BYTES:
+                raise DataError(
+                    f"{path}: unpacks to more than {MOST_BYTES >> 30} GiB; save it as Parquet"
+                )
 
 
 def numbers(frame: pd.DataFrame, column: str, source: str) -> pd.Series:

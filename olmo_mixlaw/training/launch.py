@@ -232,6 +232,8 @@ def run(config: str, overrides: Sequence[str]) -> int:
     first = int(os.environ.get("RANK", 0)) == 0
     prepare_cli_environment()
     quiet_hosts()
+    if not first:
+        logging.getLogger().setLevel(logging.WARNING)  # the first process says it for all
     add_cached_path_clients()
     try:
         final = train(config, overrides)

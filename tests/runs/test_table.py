@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -225,3 +227,17 @@ def test_headers_that_would_shift_columns_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         RunTable.load(path)
+
+
+def test_a_gzip_file_that_unpacks_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gzip
+
+    monkeypatch.setattr("olmo_mixlaw.runs.frames.MOST_BYTES", 3 << 20)
+    bomb = tmp_path / "losses.csv.gz"
+    with gzip.open(bomb, "wb") as file:
+        for _ in range(5):
+            file.write(b"0" * (1 << 20))
+    with pytest.raises(DataError, match=r"losses\.csv\.gz: unpacks to more than"):
+        RunTable.load(bomb)
