@@ -11,6 +11,20 @@ from olmo_mixlaw.laws.law import Inputs, Law, Scene
 from olmo_mixlaw.laws.sizes import Size
 from olmo_mixlaw.runs import Design, RunTable
 
+SEPARABLE = [
+    "no_mixture",
+    "transfer",
+    "power_transfer",
+    "modulated",
+    "two_pool",
+    "additive",
+    "joint",
+    "interaction",
+    "exponential",
+    "log_linear",
+    "bimix",
+    "autoscale",
+]
 COUPLED = ["competition", "competition_noise", "camel_shares", "camel_dual", "camel_hybrid"]
 DOMAINS = ["web", "code", "wiki", "math"]
 

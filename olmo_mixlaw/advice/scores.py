@@ -23,9 +23,9 @@ from olmo_mixlaw.advice.curve import TOP_PRIOR, highest, sigmoid_curve
 from olmo_mixlaw.advice.goal import weights_of
 from olmo_mixlaw.advice.score_table import ScoreTable, learnt, read_scores
 from olmo_mixlaw.atomic import write_text
-from olmo_mixlaw.errors import DataError, FitError
+from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.choice.holdout import LOOSE, Split, make_splits
-from olmo_mixlaw.laws.fitted import Fit, _plain, _revived
+from olmo_mixlaw.laws.fitted import Fit, plain, read_saved, revived
 from olmo_mixlaw.laws.fitting import fit
 from olmo_mixlaw.registry import DEFAULT_LAW
 from olmo_mixlaw.runs import RunTable
@@ -156,21 +156,20 @@ class Scores:
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON, atomically; returns the path."""
-        record = {k: _plain(v) for k, v in vars(self).items() if k != "law"}
-        record["law"] = {k: _plain(v) for k, v in vars(self.law).items()}
+        record = {k: plain(v) for k, v in vars(self).items() if k != "law"}
+        record["law"] = {k: plain(v) for k, v in vars(self.law).items()}
         return write_text(path, json.dumps(record, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
         """Read what `save` wrote. Raises `DataError`."""
-        path = Path(path)
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        try:
-            record = _revived(json.loads(path.read_text(encoding="utf-8")))
-            return cls(law=ScoreLaw(**record.pop("law")), **record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: not a benchmark that was saved ({error})") from None
+
+        def make(record: Any) -> Scores:
+            values = revived(record)
+            return cls(law=ScoreLaw(**values.pop("law")), **values)
+
+        scores: Scores = read_saved(path, "benchmark", make)
+        return scores
 
 
 def fit_scores(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -250,29 +251,22 @@ class Fit:
                 f"the law {type(self.law).__qualname__} is in no registry, so its fit can't "
                 f"be saved: give it an entry point in {LAWS.group}, or call registry.LAWS.add"
             )
-        scene = {k: _plain(v) for k, v in vars(self.scene).items()}
-        record = {k: _plain(v) for k, v in vars(self).items() if k not in ("law", "scene", "size")}
+        scene = {k: plain(v) for k, v in vars(self.scene).items()}
+        record = {k: plain(v) for k, v in vars(self).items() if k not in ("law", "scene", "size")}
         law = {"name": name, "options": self.law.options()}
         return {"format": FORMAT, "law": law, "scene": scene, "size": asdict(self.size), **record}
 
     @classmethod
     def load(cls, path: str | Path) -> Fit:
         """Read a fit that `save` wrote. Raises `DataError`."""
-        path = Path(path)
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        try:
-            fit = cls.from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
-            fit._try_out()
-        except MixlawError:
-            raise
-        except Exception as error:  # whatever a damaged file may lead to, it is no fit
-            reason = " ".join(str(error).split())
-            raise DataError(f"{path}: not a saved fit ({type(error).__name__}: {reason})") from None
+        fit: Fit = read_saved(path, "fit", lambda record: cls.from_json(record, str(path)))
         return fit
 
     def _try_out(self) -> None:
-        """Predict once: parts that don't go together show here, and not in the midst of work."""
+        """Predict once: parts that don't go together show here, and not in the midst of work.
+
+        Raises `ValueError`.
+        """
         if self.mixtures.ndim != 2 or self.mixtures.shape[1] != len(self.domains):
             raise ValueError(f"mixtures of shape {self.mixtures.shape}")
         inputs = self.scene.inputs(self.mixtures[:1], self.scene.n_range[1], self.scene.d_range[1])
@@ -287,14 +281,30 @@ class Fit:
         named = record.pop("law")
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in named["options"].items()}
         law = LAWS.get(named["name"], where)(**options)
-        scene = {k: _revived(v) for k, v in record.pop("scene").items()}
+        scene = {k: revived(v) for k, v in record.pop("scene").items()}
         scene.setdefault("unit", UNSTATED)  # fits from before tables had one
         for key in ("n_range", "d_range"):
             scene[key] = tuple(float(v) for v in scene[key])
         size = record.pop("size")
         size["interval"] = size["interval"] and tuple(size["interval"])
-        values = {key: _revived(value) for key, value in record.items()}
-        return cls(law=law, scene=Scene(**scene), size=Size(**size), **values)
+        values = {key: revived(value) for key, value in record.items()}
+        fit = cls(law=law, scene=Scene(**scene), size=Size(**size), **values)
+        fit._try_out()
+        return fit
+
+
+def read_saved(path: str | Path, what: str, make: Callable[[Any], Any]) -> Any:
+    """What `make` makes of a JSON file. Raises `DataError` for one that is damaged in any way."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        return make(json.loads(path.read_text(encoding="utf-8")))
+    except MixlawError:
+        raise
+    except Exception as error:  # whatever a damaged file may lead to, it is none
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a saved {what} ({type(error).__name__}: {reason})") from None
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
@@ -310,7 +320,7 @@ def data_hash(design: Design) -> str:
     return digest.hexdigest()[:16]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Arrays as lists; JSON's own NaN is kept, as Python reads it back."""
     if isinstance(value, np.ndarray):
         return {
@@ -323,21 +333,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Fit):
         return value.to_json()
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value
 
 
-def _revived(value: Any) -> Any:
-    """What `_plain` wrote, with its arrays back."""
+def revived(value: Any) -> Any:
+    """What `plain` wrote, with its arrays back."""
     if isinstance(value, dict):
         if set(value) == {"shape", "dtype", "values"}:
             return _array(value)
         if "format" in value and "law" in value:
             return Fit.from_json(value)
-        return {k: _revived(v) for k, v in value.items()}
-    return [_revived(v) for v in value] if isinstance(value, list) else value
+        return {k: revived(v) for k, v in value.items()}
+    return [revived(v) for v in value] if isinstance(value, list) else value
 
 
 def _array(value: dict[str, Any]) -> np.ndarray:

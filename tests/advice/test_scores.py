@@ -110,7 +110,7 @@ def test_it_is_saved_and_read_back(scored: Scores, tmp_path: Path) -> None:
     h = np.full((1, 4), 0.25)
     np.testing.assert_allclose(again.predict(h, 1e9, 1e9), scored.predict(h, 1e9, 1e9))
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(DataError, match="not a benchmark"):
+    with pytest.raises(DataError, match="not a saved benchmark"):
         Scores.load(tmp_path / "other.json")
 
 

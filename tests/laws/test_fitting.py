@@ -7,30 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from law_tables import grid, losses_of, table_of, theta_of, transfer_losses, with_losses
+from law_tables import SEPARABLE, grid, losses_of, table_of, theta_of, transfer_losses, with_losses
 
 from olmo_mixlaw.errors import DataError, FitError, UnknownNameError
 from olmo_mixlaw.laws import Fit, Settings, fit
 from olmo_mixlaw.laws.law import Scene, resolve
 
-RECOVERED = [
-    "no_mixture",
-    "transfer",
-    "power_transfer",
-    "modulated",
-    "two_pool",
-    "additive",
-    "joint",
-    "interaction",
-    "exponential",
-    "log_linear",
-    "bimix",
-    "autoscale",
-    "competition",
-    "competition_noise",
-    "camel_shares",
-    "camel_dual",
-]
+RECOVERED = [*SEPARABLE, "competition", "competition_noise", "camel_shares", "camel_dual"]
 
 
 def made_by(name: str, mixtures: int, noise: float, seed: int = 0) -> tuple:

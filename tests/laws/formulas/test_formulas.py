@@ -8,24 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from law_tables import COUPLED, grid, losses_of, scenes, theta_of, with_losses
+from law_tables import COUPLED, SEPARABLE, grid, losses_of, scenes, theta_of, with_losses
 
 from olmo_mixlaw.laws.law import Scene, resolve
-
-SEPARABLE = [
-    "no_mixture",
-    "transfer",
-    "power_transfer",
-    "modulated",
-    "two_pool",
-    "additive",
-    "joint",
-    "interaction",
-    "exponential",
-    "log_linear",
-    "bimix",
-    "autoscale",
-]
 
 
 @pytest.mark.parametrize("name", SEPARABLE + COUPLED)
