@@ -71,6 +71,12 @@ class Registry:
         """Register `part` for this process only (a notebook, a test)."""
         self._local[name] = part
 
+    def owner(self, name: str) -> str:
+        """`law 'x' of package 'y'`, as errors say it; without a package where none brings it."""
+        points = () if name in self._local else self._installed.get(name, ())
+        package = f" of package {_package(points[0])!r}" if points else ""
+        return f"{self.kind} {name!r}{package}"
+
     def get(self, name: str, where: str = "") -> Any:
         """The part called `name`; `where` (file and key) goes into the error.
 
@@ -80,13 +86,13 @@ class Registry:
         """
         place = f"{where}: " if where else ""
         if name in self._local:
-            return self._checked(self._local[name], f"{place}{self.kind} {name!r}")
+            return self._checked(self._local[name], place + self.owner(name))
         points = self._installed.get(name)  # says aloud who wanted a built-in name
         if name in self._builtin:
             return self._builtin[name].load()
         if not points:
             raise unknown_name(self.kind, name, self.names(), where)
-        owner = f"{place}{self.kind} {name!r} of package {_package(points[0])!r}"
+        owner = place + self.owner(name)
         if len(points) > 1:
             others = ", ".join(repr(_package(point)) for point in points[1:])
             raise ExtensionError(f"{owner}: {others} has one of that name too; uninstall one")

@@ -104,7 +104,7 @@ def parse_count(text: str, where: str) -> float:
     """12M, 1.2B, 590k, 2e9, 200_000 or a plain number. Raises `ConfigError`."""
     value = _number(text)
     if value is None:
-        raise ConfigError(f"{where}: {text!r} is not a count; write 590k, 12M, 1.2B or 2e9")
+        raise ConfigError(f"{where}: {text!r} is not a count; write 590k, 12M or 1.2B")
     if not 0 < value < math.inf:
         raise ConfigError(f"{where}: {text!r} must be above 0")
     return value

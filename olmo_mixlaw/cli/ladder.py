@@ -6,16 +6,9 @@ from typing import Any
 
 import click
 
+from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError
-from olmo_mixlaw.models.ladder import (
-    NAME_COUNTS,
-    Ladder,
-    Rung,
-    ladders,
-    load_ladder,
-    parse_count,
-    short,
-)
+from olmo_mixlaw.models.ladder import NAME_COUNTS, Ladder, Rung, ladders, load_ladder, short
 
 COLUMNS = (
     "rung",
@@ -129,10 +122,10 @@ def make(
     """Invent a rung for asked counts, and print it as a line of a ladder's YAML."""
     from olmo_mixlaw.models.invent import invent
 
-    n_active = parse_count(active, "--active")
+    n_active = schema.parse_count(active, "--active")
     if total is not None and sparsity is not None:
         raise ConfigError("--total and --sparsity say the same thing; give one of them")
-    n_params = None if total is None else parse_count(total, "--total")
+    n_params = None if total is None else schema.parse_count(total, "--total")
     if sparsity is not None:
         if sparsity < 1:
             raise ConfigError(f"--sparsity is {sparsity}; total over active is at least 1")

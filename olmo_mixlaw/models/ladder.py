@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +196,7 @@ def ladders() -> Iterator[Ladder]:
 def _say_if_taken(name: str) -> None:
     """Says that a package's ladder is left out which is called like the shipped `name`."""
     if name in LADDERS.names():
-        _complain_once(f"{_owner(name)} is left out: the name is taken by a built-in one")
+        _complain_once(f"{LADDERS.owner(name)} is left out: the name is taken by a built-in one")
 
 
 @cache
@@ -218,7 +217,7 @@ def _ladder_of_package(name: str, where: str = "") -> Ladder:
     returns either. Raises `ExtensionError`.
     """
     part = LADDERS.get(name, where)
-    owner = f"{where}: {_owner(name)}" if where else _owner(name)
+    owner = f"{where}: {LADDERS.owner(name)}" if where else LADDERS.owner(name)
     if callable(part):
         try:
             part = part()
@@ -237,14 +236,6 @@ def _ladder_of_package(name: str, where: str = "") -> Ladder:
         f"{owner}: is {part!r}; a ladder must be the path of a YAML file, a mapping with its keys "
         "or a function without arguments that returns one of them"
     )
-
-
-def _owner(name: str) -> str:
-    """`ladder 'deep' of package 'my-package'`, as the registry's own errors say it."""
-    for point in entry_points(group=LADDERS.group, name=name):
-        if point.dist is not None:
-            return f"ladder {name!r} of package {point.dist.name!r}"
-    return f"ladder {name!r}"
 
 
 def _ladder(name: str, values: Mapping[str, Any], where: str) -> Ladder:
@@ -294,19 +285,6 @@ def _check_growth(rungs: list[Rung], where: str) -> None:
                     f"parameters (without embeddings) after {before:,} in {small.name}; "
                     "list the rungs from small to large"
                 )
-
-
-def parse_count(text: str, where: str) -> float:
-    """12M, 1.2B, 590k or a plain number. Raises `ConfigError`."""
-    units = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-    unit = units.get(text[-1:].lower(), 1.0)
-    try:
-        value = float(text[:-1] if unit != 1.0 else text) * unit
-    except ValueError:
-        raise ConfigError(f"{where}: {text!r} is not a count; write 590k, 12M or 1.2B") from None
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"{where}: {text!r} must be above 0")
-    return value
 
 
 def short(count: float) -> str:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmo_mixlaw.cli.app import app, run
-from olmo_mixlaw.cli.ladder import parse_count
 from olmo_mixlaw.errors import ConfigError, UnknownNameError
 from olmo_mixlaw.models.invent import invent, usual_aspect
 from olmo_mixlaw.models.ladder import load_ladder
 from olmo_mixlaw.models.moe_config import MoEConfig
 from olmo_mixlaw.models.shape import LatentAttention, Shape
+from olmo_mixlaw.schema import parse_count
 
 
 @pytest.mark.parametrize("name", ["w16", "w32", "w64", "w96", "w128"])
