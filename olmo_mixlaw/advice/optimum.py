@@ -183,12 +183,12 @@ class Problem:
 
     @cached_property
     def surface(self) -> Surface:
-        return self.fit.law.surface(self.fit, self.size, self.n_tokens)
+        return self.fit.surface(self.size, self.n_tokens)
 
     def predicted(self, ratios: np.ndarray) -> np.ndarray:
         """Losses (S, T) of mixtures (S, K), steps included."""
-        inputs = self.fit.scene.inputs(ratios, self.size, self.n_tokens)
-        return self.fit.law.with_steps(self.fit, self.surface(ratios, False)[0], inputs)
+        smooth, _ = self.surface(ratios, False)
+        return self.fit.with_steps(smooth, ratios, self.size, self.n_tokens)
 
     def totals(self, losses: np.ndarray, ratios: np.ndarray) -> np.ndarray:
         """The goal and the pull (S,) of mixtures with these losses."""

@@ -25,8 +25,9 @@ from olmo_mixlaw.advice.score_table import ScoreTable, learnt, read_scores
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.choice.holdout import LOOSE, Split, make_splits
-from olmo_mixlaw.laws.fitted import Fit, plain, read_saved, revived
+from olmo_mixlaw.laws.fitted import Fit, revived
 from olmo_mixlaw.laws.fitting import fit
+from olmo_mixlaw.laws.saved import plain, read_saved
 from olmo_mixlaw.registry import DEFAULT_LAW
 from olmo_mixlaw.runs import RunTable
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,12 @@ import pandas as pd
 
 from olmo_mixlaw import __version__
 from olmo_mixlaw.atomic import write_text
-from olmo_mixlaw.errors import DataError, FitError, MixlawError
-from olmo_mixlaw.laws.law import Law, Scene, Settings
+from olmo_mixlaw.errors import FitError
+from olmo_mixlaw.laws import adjusted
+from olmo_mixlaw.laws.law import Law, Scene, Settings, Surface
+from olmo_mixlaw.laws.level import Level
+from olmo_mixlaw.laws.repetition import Repetition
+from olmo_mixlaw.laws.saved import array_of, plain, read_saved
 from olmo_mixlaw.laws.sizes import Size
 from olmo_mixlaw.registry import LAWS
 from olmo_mixlaw.runs import Design
@@ -35,7 +38,8 @@ class Fit:
     `theta` is (T, P), a row a target, or (1, P) for a coupled law; `theta_sd` its standard
     errors in the optimizer's space. `noise` (T,) is the residual standard deviation of log loss.
     `mixtures` (m, K) are the sampled ratios. `state` holds what a law without a formula learnt:
-    numbers, text, arrays and fits, in lists and dicts. `size` says what N is.
+    numbers, text, arrays and fits, in lists and dicts. `size` says what N is, `repetition` what
+    repeated tokens count, `level` what the losses are beyond the table.
     """
 
     law: Law
@@ -51,6 +55,8 @@ class Fit:
     provenance: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     size: Size = field(default_factory=Size)
+    repetition: Repetition | None = None
+    level: Level | None = None
 
     @classmethod
     def learnt(
@@ -127,7 +133,7 @@ class Fit:
         """
         ratios = self.checked_ratios(ratios)
         n_params = self.checked_scale(n_params, n_tokens, n_active)
-        losses = self.law.predict(self, self.scene.inputs(ratios, n_params, n_tokens))
+        losses = adjusted.losses(self, ratios, n_params, n_tokens)
         if np.shape(losses) != (len(ratios), len(self.targets)):
             raise FitError(
                 f"{self.law.label}: predicts losses of shape {np.shape(losses)} for {len(ratios)} "
@@ -146,8 +152,24 @@ class Fit:
     ) -> np.ndarray:
         """Derivative of the losses by the ratios, (R, T, K), each ratio moved by itself."""
         n_params = self.size_of(n_params, n_active)
-        inputs = self.scene.inputs(self.checked_ratios(ratios, tolerance=1e-3), n_params, n_tokens)
-        return self.law.gradient(self, inputs)
+        ratios = self.checked_ratios(ratios, tolerance=1e-3)
+        return adjusted.gradient(self, ratios, n_params, n_tokens)
+
+    def surface(self, size: float, n_tokens: float) -> Surface:
+        """The losses at one size, as the law sees it, and budget, as a function of the mixture."""
+        return adjusted.surface(self, size, n_tokens)
+
+    def with_steps(
+        self, losses: np.ndarray, ratios: np.ndarray, size: float, n_tokens: float
+    ) -> np.ndarray:
+        """The losses (S, T) that `predict` gives, from those of the surface at these ratios."""
+        return adjusted.with_steps(self, losses, ratios, size, n_tokens)
+
+    def half_width(
+        self, ratios: np.ndarray, size: Any, n_tokens: Any, level: float = 0.9
+    ) -> np.ndarray:
+        """Half of the central interval of log loss that a new run falls in, (R, T)."""
+        return adjusted.half_width(self, self.checked_ratios(ratios), size, n_tokens, level)
 
     def checked_scale(self, n_params: Any, n_tokens: Any, n_active: Any = None) -> Any:
         """The N that the law sees, refusing a size or budget that the table can't speak of."""
@@ -252,9 +274,12 @@ class Fit:
                 f"be saved: give it an entry point in {LAWS.group}, or call registry.LAWS.add"
             )
         scene = {k: plain(v) for k, v in vars(self.scene).items()}
-        record = {k: plain(v) for k, v in vars(self).items() if k not in ("law", "scene", "size")}
+        apart = ("law", "scene", "size", "repetition", "level")
+        record = {k: plain(v) for k, v in vars(self).items() if k not in apart}
         law = {"name": name, "options": self.law.options()}
-        return {"format": FORMAT, "law": law, "scene": scene, "size": asdict(self.size), **record}
+        head = {"format": FORMAT, "law": law, "scene": scene, "size": asdict(self.size)}
+        parts = {"repetition": self.repetition, "level": self.level}
+        return {**head, **{k: v and plain(asdict(v)) for k, v in parts.items()}, **record}
 
     @classmethod
     def load(cls, path: str | Path) -> Fit:
@@ -269,8 +294,8 @@ class Fit:
         """
         if self.mixtures.ndim != 2 or self.mixtures.shape[1] != len(self.domains):
             raise ValueError(f"mixtures of shape {self.mixtures.shape}")
-        inputs = self.scene.inputs(self.mixtures[:1], self.scene.n_range[1], self.scene.d_range[1])
-        if np.shape(self.law.predict(self, inputs)) != (1, len(self.targets)):
+        at = (self.mixtures[:1], self.scene.n_range[1], self.scene.d_range[1])
+        if np.shape(adjusted.losses(self, *at)) != (1, len(self.targets)):
             raise ValueError("its law predicts something else than a loss a target")
 
     @classmethod
@@ -288,23 +313,13 @@ class Fit:
         size = record.pop("size")
         size["interval"] = size["interval"] and tuple(size["interval"])
         values = {key: revived(value) for key, value in record.items()}
+        if values.get("repetition"):
+            values["repetition"] = Repetition.of_saved(values["repetition"])
+        if values.get("level"):
+            values["level"] = Level.of_saved(values["level"])
         fit = cls(law=law, scene=Scene(**scene), size=Size(**size), **values)
         fit._try_out()
         return fit
-
-
-def read_saved(path: str | Path, what: str, make: Callable[[Any], Any]) -> Any:
-    """What `make` makes of a JSON file. Raises `DataError` for one that is damaged in any way."""
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        return make(json.loads(path.read_text(encoding="utf-8")))
-    except MixlawError:
-        raise
-    except Exception as error:  # whatever a damaged file may lead to, it is none
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: not a saved {what} ({type(error).__name__}: {reason})") from None
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
@@ -320,35 +335,12 @@ def data_hash(design: Design) -> str:
     return digest.hexdigest()[:16]
 
 
-def plain(value: Any) -> Any:
-    """Arrays as lists; JSON's own NaN is kept, as Python reads it back."""
-    if isinstance(value, np.ndarray):
-        return {
-            "shape": list(value.shape),
-            "dtype": str(value.dtype),
-            "values": value.ravel().tolist(),
-        }
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Fit):
-        return value.to_json()
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return value
-
-
 def revived(value: Any) -> Any:
     """What `plain` wrote, with its arrays back."""
     if isinstance(value, dict):
         if set(value) == {"shape", "dtype", "values"}:
-            return _array(value)
+            return array_of(value)
         if "format" in value and "law" in value:
             return Fit.from_json(value)
         return {k: revived(v) for k, v in value.items()}
     return [revived(v) for v in value] if isinstance(value, list) else value
-
-
-def _array(value: dict[str, Any]) -> np.ndarray:
-    return np.array(value["values"], dtype=value["dtype"]).reshape(value["shape"])

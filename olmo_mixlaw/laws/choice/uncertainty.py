@@ -79,8 +79,7 @@ def predicted_interval(
         raise FitError(f"level must lie between 0 and 1, found {level}")
     middle = fit.predict(ratios, n_params, n_tokens, n_active)
     size = fit.size_of(n_params, n_active)
-    inputs = fit.scene.inputs(fit.checked_ratios(ratios), size, n_tokens)
-    half = fit.law.half_width(fit, inputs, level)
+    half = fit.half_width(ratios, size, n_tokens, level)
     return middle * np.exp(-half), middle * np.exp(half)
 
 
