@@ -97,7 +97,7 @@ def test_what_lists_parts_names_the_broken_ones_and_lists_the_others(broken: Sit
 OLMES_TABLES = """
 from olmo_mixlaw.evaluation import olmes
 configs, suites, tasks = olmes.task_configs(), olmes.task_suites(), olmes.tasks()
-assert "mixlaw" in suites and "bio_recall" in tasks and len(tasks) == len(configs)
+assert "mixlaw" in suites and "bio_recall" in tasks and len(tasks) >= len(configs)
 print("bio_recall::mixlaw" in configs, "bent::mixlaw" in configs)
 """
 

@@ -10,10 +10,11 @@ import csv
 import errno
 import gzip
 import io
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from olmo_mixlaw.errors import DataError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+MOST_LINE = 1 << 20  # letters of a line of metadata, most of them its source
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -153,9 +155,40 @@ def _write_metadata(path: Path, ends: np.ndarray, source: str, first_document: i
 
 
 def read_metadata(path: Path) -> np.ndarray:
-    """Where the documents of a token file start and end (N, 2), in tokens."""
-    with gzip.open(metadata_path(path), "rt", encoding="utf-8") as file:
-        return np.array([row[:2] for row in csv.reader(file)], np.int64)
+    """Where the documents of a token file start and end (N, 2), in tokens. Raises `DataError`.
+
+    There are no more documents than bytes in the token file: what unpacks to more isn't read.
+    """
+    file, most = metadata_path(path), path.stat().st_size
+    found: list[list[str]] = []
+    for number, row in enumerate(metadata_rows(path), start=1):
+        if number > most:
+            raise DataError(f"{file}: line {number}: more documents than {path.name} has bytes")
+        if len(row) < 2 or not (row[0].isdecimal() and row[1].isdecimal()):
+            raise DataError(f"{file}: line {number}: expected start, end, id, src, loc")
+        found.append(row[:2])
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def metadata_rows(path: Path) -> Iterator[list[str]]:
+    """The rows of a token file's metadata, one after the other. Raises `DataError`.
+
+    A line may have `MOST_LINE` letters, so that a file that unpacks to one line without an end
+    fills no memory.
+    """
+    file = metadata_path(path)
+
+    def lines(text: TextIO) -> Iterator[str]:
+        while line := text.readline(MOST_LINE + 1):
+            if len(line) > MOST_LINE:
+                raise DataError(f"{file}: a line of more than {MOST_LINE >> 20} Mi characters")
+            yield line
+
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as text:
+            yield from csv.reader(lines(text))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        raise DataError(f"{file}: can't be read ({error})") from None
 
 
 def metadata_path(path: Path) -> Path:

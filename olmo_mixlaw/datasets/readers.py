@@ -25,6 +25,8 @@ _ROWS = {
     ".parquet": "parquet",
 }
 _TEXT = {".txt": "text", ".md": "text", ".text": "text"}
+# A document is far smaller; what unpacks to one without an end is a trap or a mistake.
+MOST_CHARACTERS = 1 << 27
 FORMATS = ".txt, .md, .jsonl, .json (a value a line), .csv, .parquet; also packed: .gz, .zst, .bz2"
 
 
@@ -80,16 +82,35 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(MOST_CHARACTERS)  # Python's own is shorter than many a document
     with open_text(path) as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            if None in row or None in row.values():
-                raise DataError(f"{path}:{line}: another number of fields than the header has")
-            yield row
+        rows = csv.DictReader(read_lines(file, path))
+        try:
+            for line, row in enumerate(rows, start=2):
+                if None in row or None in row.values():
+                    raise DataError(f"{path}:{line}: another number of fields than the header has")
+                yield row
+        except csv.Error as error:
+            raise DataError(f"{path}:{rows.line_num}: can't be read as CSV ({error})") from None
+
+
+def read_lines(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of `file`; one beyond `MOST_CHARACTERS` raises `DataError` before memory ends."""
+    number = 0
+    while line := file.readline(MOST_CHARACTERS + 1):
+        number += 1
+        if len(line) > MOST_CHARACTERS:
+            raise DataError(_too_long(f"{path}:{number}: a line"))
+        yield line
+
+
+def _too_long(what: str) -> str:
+    return f"{what} of more than {MOST_CHARACTERS >> 20} Mi characters; part it into documents"
 
 
 def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(read_lines(file, path), start=1):
             if not line.strip():
                 continue
             try:
@@ -129,25 +150,27 @@ def read_texts(path: Path, column: str, unit: str) -> Iterator[str]:
         raise DataError(f"{path}: not a format we read ({FORMATS})")
     try:
         with open_text(path) as file:
-            yield from _parts(file, unit)
+            yield from _parts(file, unit, path)
     except (UnicodeDecodeError, EOFError) as error:
         raise DataError(f"{path}: not UTF-8 text ({error})") from None
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error})") from None
 
 
-def _parts(file: TextIO, unit: str) -> Iterator[str]:
-    if unit == "file":
-        yield file.read()
-    elif unit == "line":
-        yield from file
-    else:
-        paragraph: list[str] = []
-        for line in file:
-            if line.strip():
-                paragraph.append(line)
-            elif paragraph:
-                yield "".join(paragraph)
-                paragraph = []
-        if paragraph:
-            yield "".join(paragraph)
+def _parts(file: TextIO, unit: str, path: Path) -> Iterator[str]:
+    if unit == "line":
+        yield from read_lines(file, path)
+        return
+    part: list[str] = []
+    length = 0
+    for number, line in enumerate(read_lines(file, path), start=1):
+        if unit == "file" or line.strip():
+            part.append(line)
+            length += len(line)
+            if length > MOST_CHARACTERS:
+                raise DataError(_too_long(f"{path}:{number}: a {unit}"))
+        elif part:
+            yield "".join(part)
+            part, length = [], 0
+    if part or unit == "file":
+        yield "".join(part)

@@ -27,6 +27,10 @@ DTYPES: dict[str, type[np.unsignedinteger[Any]]] = {
 PLAN = "plan.json"
 # A checksum a block: to check one sequence, no more than this is read besides it.
 BLOCK_BYTES = 1 << 18
+# Bytes that its sums may have: of what isn't a block's, and of a block's number with its comma.
+LEAST_SUMS = 1 << 16
+SUM_LETTERS = 12
+MOST_PLAN = 1 << 24  # bytes of a plan.json
 AGAIN = "delete it and make it again"
 _SAMPLES = 64
 _SAMPLE_TOKENS = 1024
@@ -106,11 +110,25 @@ def read_sums(path: Path, where: str = "") -> Sums | None:
     file = sums_path(path)
     if not file.is_file():
         return None
+    blocks = -(-path.stat().st_size // BLOCK_BYTES) if path.is_file() else 0
     try:
-        return Sums(**json.loads(file.read_text(encoding="utf-8")))
+        if file.stat().st_size > LEAST_SUMS + SUM_LETTERS * blocks:
+            raise ValueError("more than the sums of its blocks")
+        return _whole(Sums(**json.loads(file.read_text(encoding="utf-8"))))
     except (ValueError, TypeError):
         place = f"{where}: " if where else ""
         raise DataError(f"{place}{file}: is damaged; make {path.name} again") from None
+
+
+def _whole(sums: Sums) -> Sums:
+    """`sums`, if they are what we write of so many tokens. Raises `ValueError`, `TypeError`."""
+    numbers = (sums.tokens, sums.eos_token_id, *sums.crc32)
+    if not all(type(value) is int for value in numbers) or sums.dtype not in DTYPES:
+        raise ValueError("not numbers of tokens")
+    size = sums.tokens * np.dtype(DTYPES[sums.dtype]).itemsize
+    if len(sums.crc32) != -(-size // BLOCK_BYTES) or not isinstance(sums.tokenizer, str):
+        raise ValueError("not the sums of so many tokens")
+    return sums
 
 
 class TokenFile:
@@ -270,7 +288,7 @@ def _is_text(head: bytes) -> bool:
 def _plan_beside(path: Path) -> dict[str, Any]:
     """The plan of the folder that `data make` wrote `path` into; empty where there is none."""
     file = path.parent / PLAN
-    if not file.is_file():
+    if not file.is_file() or file.stat().st_size > MOST_PLAN:
         return {}
     try:
         plan = json.loads(file.read_text(encoding="utf-8"))

@@ -31,15 +31,17 @@ def cut(
     length: int,
     max_tokens: int,
     where: str = "",
+    bos_token_id: int | None = None,
 ) -> Chunks:
     """Sequences of `length` tokens from `texts` joined by end-of-text, at most `max_tokens`.
 
-    Text that doesn't fill a last sequence is left out. Raises `DataError` if not even one is
-    filled.
+    With `bos_token_id` every document and every sequence begins with that token. Text that
+    doesn't fill a last sequence is left out. Raises `DataError` if not even one is filled.
     """
     if length < 2 or max_tokens < length:
         raise DataError(f"{where}: {max_tokens} tokens don't fill a sequence of {length} tokens")
     wanted = max_tokens // length * length
+    start = [] if bos_token_id is None else [bos_token_id]
     ids: list[int] = []
     sizes: list[int] = []
     pending: list[str] = []
@@ -51,18 +53,31 @@ def cut(
         done = len(pending) < DOCUMENTS_AT_ONCE
         encodings = tokenizer.encode_batch(pending, add_special_tokens=False)
         for text, encoding in zip(pending, encodings, strict=True):
-            ids += [*encoding.ids, eos_token_id]
-            sizes += [*token_bytes(text, encoding), 0]
-    n = min(len(ids), wanted) // length
-    if n == 0:
+            ids += [*start, *encoding.ids, eos_token_id]
+            sizes += [*[0] * len(start), *token_bytes(text, encoding), 0]
+    rows = _rows(np.asarray(ids, np.int64), length, wanted // length, bos_token_id)
+    if not len(rows):
         raise DataError(
             f"{where}: the held-out text has {len(ids)} tokens, fewer than one sequence of {length}"
         )
-    shape = (n, length)
+    # Place -1 is that of a start which isn't in the text.
     return Chunks(
-        np.asarray(ids[: n * length], dtype=np.int64).reshape(shape),
-        np.asarray(sizes[: n * length], dtype=np.int64).reshape(shape),
+        np.asarray([*ids, *start], dtype=np.int64)[rows], np.asarray([*sizes, 0], np.int64)[rows]
     )
+
+
+def _rows(ids: np.ndarray, length: int, count: int, bos_token_id: int | None) -> np.ndarray:
+    """Places (n, `length`) of the tokens of at most `count` sequences; -1 for an added start."""
+    rows: list[np.ndarray] = []
+    at = 0
+    while len(rows) < count:
+        added = bos_token_id is not None and at < len(ids) and ids[at] != bos_token_id
+        end = at + length - added
+        if end > len(ids):
+            break
+        rows.append(np.concatenate([np.full(int(added), -1), np.arange(at, end)]))
+        at = end
+    return np.array(rows, dtype=np.int64).reshape(-1, length)
 
 
 def token_bytes(text: str, encoding: Encoding) -> Sequence[int]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw import __version__
 from olmo_mixlaw.atomic import open_atomic, write_text
+from olmo_mixlaw.errors import DataError
 from olmo_mixlaw.evaluation.language_model import LanguageModel
 from olmo_mixlaw.evaluation.tasks import Task
 
 WRITER = "olmo-mixlaw"
+MOVED_PARTS = (
+    3  # of a path's end, by which a folder that was moved is known: <run>/checkpoints/<step>
+)
 
 
 def task_file(folder: Path, index: int, name: str, kind: str) -> Path:
@@ -45,6 +49,8 @@ def describe(model: LanguageModel, result: Mapping[str, Any]) -> dict[str, Any]:
             "version": __version__,
             "dtype": model.dtype,
             "device": str(model.device),
+            "prefix_token_id": model.prefix_token_id,
+            "bos_token_id": model.bos_token_id,
         },
         "processing_time": result.get("processing_time", 0.0),
         "current_date": result["current_date"],
@@ -52,6 +58,39 @@ def describe(model: LanguageModel, result: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": result["metrics"],
         "task_idx": result["task_idx"],
     }
+
+
+def refuse_other_model(folder: Path, model_path: str) -> None:
+    """Raise `DataError` if `folder` holds files of another model than the one at `model_path`.
+
+    The same model may be scored again, also where its run's folder has been moved since.
+    """
+    for file in sorted(folder.glob("*metrics*.json*")) if folder.is_dir() else []:
+        for config in _models_in(file):
+            there = str(config.get("model_path") or config.get("model") or "")
+            if there and not _same_model(there, model_path):
+                raise DataError(
+                    f"{file}: holds scores of {there}, not of {model_path}; choose another "
+                    "--output-dir, or remove what is there"
+                )
+
+
+def _models_in(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The `model_config` of every record in a file; what can't be read is written anew."""
+    for text in file.read_bytes().splitlines():
+        try:
+            config = json.loads(text).get("model_config")
+        except (ValueError, AttributeError):
+            continue
+        if isinstance(config, Mapping):
+            yield config
+
+
+def _same_model(one: str, other: str) -> bool:
+    """Whether two paths are of one model: the same place, or one that is gone and ends alike."""
+    first, second = Path(one).resolve(), Path(other).resolve()
+    moved = not first.exists() and first.parts[-MOVED_PARTS:] == second.parts[-MOVED_PARTS:]
+    return one == other or first == second or moved
 
 
 def write_task(

@@ -73,7 +73,7 @@ def _continue(
     import torch
 
     ids = torch.tensor(
-        [prompts[jobs[job]] or [model.eos_token_id] for job in batch], device=model.device
+        [prompts[jobs[job]] or [model.prefix_token_id] for job in batch], device=model.device
     )
     room = model.max_length - ids.shape[1]
     said: list[list[int]] = [[] for _ in batch]

@@ -73,6 +73,9 @@ def _of_file(path: Path, content: Mapping[str, Any]) -> list[TaskScores]:
     for key in ("n-samples", "config_tasks"):
         parts = mapping(content, key, str(path))
         content[key] = {name: mapping(parts, name, f"{path}: {key}") for name in parts}
+        for name, part in content[key].items():
+            for field in ("effective", "effective_num_docs"):
+                count_of(part.get(field), f"{path}: {key}.{name}.{field}")
     for name, children in mapping(content, "group_subtasks", str(path)).items():
         if not isinstance(children, list) or not all(isinstance(c, str) for c in children):
             raise DataError(f"{path}: group_subtasks: {name}: expected a list of names")
@@ -84,6 +87,10 @@ def _of_file(path: Path, content: Mapping[str, Any]) -> list[TaskScores]:
     for task in content["results"]:
         if lighteval and task == OVERALL:
             continue
+        count_of(content["results"][task].get("sample_len"), f"{where}.{task}.sample_len")
+        for key, value in content["results"][task].items():
+            if isinstance(value, Mapping):
+                raise DataError(f"{where}.{task}: {key}: {value!r}: expected a number"[:300])
         metrics, errors = _metrics(content["results"][task])
         count = _lighteval_count(content, task) if lighteval else _count(content, task)
         line = {"task_name": task, "model_hash": digest, "metrics": metrics, "num_instances": count}

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 class LanguageModel(ABC):
     """A causal language model with its tokenizer.
 
-    `max_length` is the longest sequence in tokens, `eos_token_id` ends documents and stands
-    before a text that has no context. `config` is what goes into files as the model's. `head`
-    makes logits of the states that `read` gives; without one, those are the logits already.
+    `max_length` is the longest sequence in tokens, `eos_token_id` ends documents. `bos_token_id`
+    is the token that the tokenizer puts before every text by itself, None where it puts none.
+    `config` is what goes into files as the model's. `head` makes logits of the states that `read`
+    gives; without one, those are the logits already.
     """
 
     max_length: int
     vocab_size: int
     eos_token_id: int
+    bos_token_id: int | None = None
     device: Any
     dtype: str
     config: dict[str, Any]
@@ -44,6 +46,11 @@ class LanguageModel(ABC):
     @cached_property
     def tokenizer_hash(self) -> str:
         return hashlib.md5(self.tokenizer.to_str().encode()).hexdigest()
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text that has no context: its start, or else the end of another."""
+        return self.eos_token_id if self.bos_token_id is None else self.bos_token_id
 
     @property
     def hash(self) -> str:
@@ -159,9 +166,15 @@ class HuggingFaceModel(TorchModel):
     """A causal model of the transformers library."""
 
     def __init__(
-        self, model: Any, tokenizer: Tokenizer, config: dict[str, Any], eos_token_id: int
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        config: dict[str, Any],
+        eos_token_id: int,
+        bos_token_id: int | None = None,
     ) -> None:
         shape = model.config
+        self.bos_token_id = bos_token_id
         super().__init__(
             model,
             tokenizer,

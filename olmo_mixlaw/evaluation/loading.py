@@ -16,6 +16,8 @@ from olmo_mixlaw.evaluation.language_model import (
     OlmoModel,
     max_length_of,
 )
+from olmo_mixlaw.evaluation.provenance import EXPORTED
+from olmo_mixlaw.models.beginning import PROBE, added_start
 from olmo_mixlaw.schema import read_mapping
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 DTYPES = ("float32", "bfloat16")
+# Weights that PyTorch pickled, in a HuggingFace folder.
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+NO_PICKLES = (
+    "is a pickle that holds more than weights, which could run code, and isn't opened; where you "
+    "trust it, load it yourself and save it again as"
+)
 
 
 def load_model(
@@ -77,9 +85,13 @@ def _load_olmo(
     try:
         state = torch.load(path / "model.pt", map_location="cpu", weights_only=True, mmap=True)
         model.load_state_dict(model._make_state_dict_compatible(state)[0])
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path / 'model.pt'}: doesn't fit config.yaml ({str(error).splitlines()[0]})"
+            f"{path / 'model.pt'}: {NO_PICKLES} torch.save(model.state_dict(), ...)"
+        ) from None
+    except (RuntimeError, OSError, EOFError) as error:
+        raise CheckpointError(
+            f"{path / 'model.pt'}: doesn't fit config.yaml ({_first_line(error)})"
         ) from None
     model = model.to(device=device, dtype=getattr(torch, dtype))
     identifier = (values.get("tokenizer") or {}).get("identifier")
@@ -143,9 +155,12 @@ def _olmo_tokenizer(path: Path, identifier: str | Path | None) -> Tokenizer:
 def _load_hugging_face(
     path: Path, tokenizer: str | Path | None, device: torch.device, dtype: str
 ) -> LanguageModel:
+    import pickle
+
     import torch
 
     try:
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         import olmo_mixlaw.models.hf  # noqa: F401  registers the class that our exports may need
@@ -159,8 +174,14 @@ def _load_hugging_face(
         model = AutoModelForCausalLM.from_pretrained(
             str(path), local_files_only=True, dtype=getattr(torch, dtype)
         )
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{_pickled(path)}: {NO_PICKLES} safetensors (model.save_pretrained(folder))"
+        ) from None
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: {str(error).strip().splitlines()[0]}") from None
+        raise CheckpointError(f"{path}: {_first_line(error)}") from None
+    except (RuntimeError, EOFError, SafetensorError) as error:
+        raise CheckpointError(f"{_weights(path)}: can't be read: {_first_line(error)}") from None
     if not getattr(fast, "is_fast", False):
         raise CheckpointError(f"{folder}: its tokenizer has no tokenizer.json")
     eos = fast.eos_token_id if fast.eos_token_id is not None else model.config.eos_token_id
@@ -170,7 +191,35 @@ def _load_hugging_face(
         raise CheckpointError(f"{folder}: names no end-of-text token (eos_token_id)")
     config = _identity(path, "hf", max_length_of(model.config))
     torch.nn.Module.to(model, device)
-    return HuggingFaceModel(model, fast.backend_tokenizer, config, int(eos))
+    start = None if (path / EXPORTED).is_file() else _start_of(fast)
+    start = None if start == int(eos) else start
+    return HuggingFaceModel(model, fast.backend_tokenizer, config, int(eos), start)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _pickled(path: Path) -> str:
+    """The pickled weights of a HuggingFace folder, for a message: one file, or the folder's."""
+    files = sorted(file for pattern in PICKLED for file in path.glob(pattern))
+    more = f" (and {len(files) - 1} beside it)" if len(files) > 1 else ""
+    return f"{files[0]}{more}" if files else str(path)
+
+
+def _weights(path: Path) -> str:
+    """The one file of weights of a HuggingFace folder, or the folder where there are several."""
+    files = [*path.glob("*.safetensors"), *path.glob("*.bin")]
+    return str(files[0] if len(files) == 1 else path)
+
+
+def _start_of(tokenizer: Any) -> int | None:
+    """The token that the tokenizer puts before every text by itself; None where it puts none.
+
+    What our trainer made was trained without, whatever its tokenizer does: text is encoded bare.
+    """
+    bare = tokenizer(PROBE, add_special_tokens=False).input_ids
+    return added_start(bare, tokenizer(PROBE).input_ids)
 
 
 def _identity(path: Path, model_type: str, max_length: int) -> dict[str, Any]:

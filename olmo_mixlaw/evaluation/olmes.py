@@ -80,8 +80,29 @@ def task_suites() -> dict[str, dict[str, Any]]:
 
 @cache
 def tasks() -> dict[str, type]:
-    """OLMES task classes for every variant, by the name that its registry looks for."""
-    return {name: _task_class(name, task) for name, task in hosted().items()}
+    """OLMES task classes for every variant, by the name that its registry looks for.
+
+    Under the names of ours that OLMES can't run stands what ends it with a line that says so.
+    """
+    unhosted = [name for name in catalog.task_names() if TASKS.get(name).kind == "chunks"]
+    refused = [word for name in unhosted for word in (name, name + catalog.SUFFIX)]
+    return {
+        **{name: _task_class(name, task) for name, task in hosted().items()},
+        **{word: _refusal(word) for word in refused},
+    }
+
+
+def _refusal(word: str) -> type:
+    """What OLMES makes of a task that it can't run: nothing, and one line on standard error."""
+
+    class Unhosted:
+        def __init__(self, **kwargs: Any) -> None:
+            try:
+                _refuse_unhosted(word)
+            except ConfigError as error:
+                sys.exit(f"error: {error}")
+
+    return Unhosted
 
 
 def _settings(name: str, task: Task) -> dict[str, Any]:

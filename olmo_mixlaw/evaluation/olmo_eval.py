@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw.errors import DataError, complain
-from olmo_mixlaw.evaluation.records import TaskScores, mapping
+from olmo_mixlaw.evaluation.records import TaskScores, checked, count_of, date_of, mapping
 
 
 def wrote(summary: Mapping[str, Any]) -> bool:
@@ -33,12 +33,14 @@ def records(path: Path, summary: Mapping[str, Any]) -> list[TaskScores]:
         where = f"{path}: tasks[{number}]"
         if not isinstance(entry, Mapping) or not isinstance(entry.get("task"), str):
             raise DataError(f"{where}: expected a mapping with 'task'")
+        checked(entry, ("primary_metric",), where)
+        count_of(entry.get("num_instances"), f"{where}: num_instances")
         name = entry.get("model")
         model = mapping(models, str(name), f"{path}: config.models") if models else config
         shown = str(name or model.get("model") or model.get("name") or "")
         line = _line(entry, where, _primary(entry, summary, where), _hash(model))
         if line["metrics"]:
-            date = str(summary.get("timestamp") or "")
+            date = date_of(summary.get("timestamp"))
             found.append(TaskScores(entry["task"], line, path, date, shown))
         else:
             complain(f"{where}: {entry['task']} has no metrics and is left out")

@@ -19,12 +19,24 @@ import pandas as pd
 from olmo_mixlaw.errors import DataError, complain, unknown_name
 from olmo_mixlaw.evaluation import harness, olmo_eval
 from olmo_mixlaw.evaluation.knowledge import STRATA
+from olmo_mixlaw.evaluation.ranges import (
+    PRIMARY,
+    choose,
+    problem,
+    range_of,
+    scores_among,
+    undecided,
+)
 from olmo_mixlaw.evaluation.records import (
     TaskScores,
+    checked,
     count_of,
+    date_of,
+    leaves,
     mapping,
     newest,
     number_of,
+    numbers_of,
     of_one_model,
     plain,
     read_json,
@@ -33,8 +45,6 @@ from olmo_mixlaw.evaluation.records import (
 COLUMNS = ["task", "metric", "value", "n_instances", "stderr", "task_hash", "model_hash"]
 ALL = "metrics-all.jsonl"
 SUMMARY = "metrics.json"
-# The score of a task is what its evaluator calls so, under this name.
-PRIMARY = "primary_score"
 # Ratios of sums over documents, and the sum below each.
 RATIOS = {"bits_per_byte": "n_bytes", "loss": "n_tokens"}
 # What says, in a summary of OLMES and in a task's record, which model was scored; None by default.
@@ -52,10 +62,12 @@ def read_scores(
 
     `tasks` and `metrics` select, and must be there; `model_hash` selects where a folder holds
     several models. Where a task was scored more than once, the newest record holds, and
-    `frame.attrs["duplicates"]` says which were left out; `frame.attrs["primary"]` says which
-    metric of each task its `primary_score` is. A number of documents that no record says is NaN.
-    Raises `DataError` for a folder without scores, a file that is cut off, a value that isn't
-    finite, or records of several models or of two datasets under one name.
+    `frame.attrs["duplicates"]` says which were left out. `frame.attrs["primary"]` says which
+    metric of a task is its score, `frame.attrs["why"]` by which rule (`ranges.choose`); where
+    none tells, the task has no primary metric, which standard error says. A number of documents
+    that no record says is NaN. Raises `DataError` for a folder without scores, a file that is cut
+    off, a value that isn't finite or not in its metric's range, or records of several models or
+    of two datasets under one name.
     """
     path = Path(folder)
     records, duplicates = newest(path, of_one_model(path, _found(path), model_hash))
@@ -70,8 +82,25 @@ def read_scores(
                     raise unknown_name(name, value, set(frame[name]), str(folder))
             frame = frame[known.isin(asked)].reset_index(drop=True)
     frame.attrs["duplicates"] = duplicates
-    frame.attrs["primary"] = {r.task: said for r in records if (said := _primary(r.line))}
+    chosen = {
+        record.task: choose(_primary(record.line), numbers_of(record.line)) for record in records
+    }
+    frame.attrs["primary"] = {task: metric for task, (metric, _) in chosen.items() if metric}
+    frame.attrs["why"] = {task: why for task, (_, why) in chosen.items()}
+    _say_undecided(path, records)
     return frame
+
+
+def _say_undecided(path: Path, records: Sequence[TaskScores]) -> None:
+    """Names on standard error the tasks of which no rule tells the score."""
+    found = {}
+    for record in records:
+        numbers = numbers_of(record.line)
+        if not choose(_primary(record.line), numbers)[0] and PRIMARY not in numbers:
+            found[record.task] = scores_among(numbers)
+    said = undecided({task: scores for task, scores in found.items() if scores})
+    if said:
+        complain(f"{path}: which metric is the score is not said: {said}; choose with metrics")
 
 
 def read_instances(folder: str | Path, task: str, model_hash: str | None = None) -> pd.DataFrame:
@@ -149,8 +178,15 @@ def _record(line: Mapping[str, Any], source: Path) -> TaskScores:
     config = mapping(line, "task_config", where)
     mapping(config, "context_kwargs", f"{where}: task_config")
     metadata = mapping(config, "metadata", f"{where}: task_config")
+    checked(line, ("task_name", "model_hash", "task_hash"), where)
+    mapping(line, "model_config", where)
+    if not isinstance(line.get("task_idx"), int | None):
+        raise DataError(f"{where}: task_idx: {line['task_idx']!r}: expected a whole number"[:300])
+    checked(config, ("primary_metric",), f"{where}: task_config")
+    checked(metadata, ("alias",), f"{where}: task_config.metadata")
+    count_of(line.get("num_instances"), f"{where}: num_instances")
     alias = str(metadata.get("alias") or line["task_name"])
-    return TaskScores(alias, line, source, str(line.get("current_date") or ""))
+    return TaskScores(alias, line, source, date_of(line.get("current_date")))
 
 
 def _refuse_other_model(
@@ -207,6 +243,9 @@ def _predictions(record: TaskScores) -> list[dict[str, Any]]:
         for number, row in enumerate(rows, 1):
             if not isinstance(row.get("metrics"), Mapping):
                 raise DataError(f"{path}: line {number}: a prediction without 'metrics'")
+            for name, value in row["metrics"].items():
+                if isinstance(value, (int, float)) and (said := problem(name, value, value)):
+                    raise DataError(f"{path}: line {number}: {said}")
         hashes = {str(row.get("model_hash") or "") for row in rows}
         if hashes <= {record.model_hash} and _belongs(path, record):
             return rows
@@ -227,20 +266,32 @@ def _belongs(path: Path, record: TaskScores) -> bool:
 
 
 def _rows(record: TaskScores) -> list[dict[str, Any]]:
+    where, primary = f"{record.source}: {record.task}", _primary(record.line)
+    for name, value in record.line["metrics"].items():
+        if isinstance(value, Mapping) and (name == PRIMARY or range_of(name)):
+            raise DataError(f"{where}: {name}: {value!r}: expected a number"[:300])
+    dropped = []
+    for name, value in leaves(record.line["metrics"]):
+        number = number_of(value)
+        if said := problem(name, value, number, primary):
+            raise DataError(f"{where}: {said}")
+        if value is not None and number is None:
+            dropped.append(f"{name} ({value!r})")
     rows = rows_of(record.task, record.line, _predictions(record), record.errors)
     for row in rows:
         if not math.isfinite(row["value"]):
+            raise DataError(f"{where}: {row['metric']} is {row['value']}, not a number")
+        if row["stderr"] < 0 or math.isinf(row["stderr"]):
             raise DataError(
-                f"{record.source}: {record.task}: {row['metric']} is {row['value']}, not a number"
+                f"{where}: {row['metric']}: its standard error is {row['stderr']:g}, not a number "
+                "from 0 up"
             )
-    dropped = [
-        f"{name} ({value!r})"
-        for name, value in _leaves(record.line["metrics"])
-        if value is not None and number_of(value) is None
-    ]
     if dropped:
-        shown = ", ".join(dropped)[:300]
-        complain(f"{record.source}: {record.task}: not numbers, left out: {shown}")
+        complain(f"{where}: not numbers, left out: {', '.join(dropped)[:300]}")
+    if primary and not {primary, PRIMARY} & {row["metric"] for row in rows}:
+        complain(
+            f"{where}: primary_metric: {primary!r} is none of its metrics; it has no {PRIMARY}"
+        )
     return rows
 
 
@@ -254,8 +305,7 @@ def rows_of(
 
     `errors` are standard errors that the evaluator says, by metric; others come from predictions.
     """
-    leaves = _leaves(line["metrics"])
-    values = {name: found for name, v in leaves if (found := number_of(v)) is not None}
+    values = numbers_of(line)
     primary = _primary(line)
     if PRIMARY not in values and primary in values:
         values[PRIMARY] = values[primary]
@@ -283,27 +333,6 @@ def rows_of(
 
 def _primary(line: Mapping[str, Any]) -> str:
     return str((line.get("task_config") or {}).get("primary_metric") or "")
-
-
-def _leaves(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every value among the metrics by name; of two of one name, the inner with its group's."""
-    seen = set()
-    for name, value in _flat(metrics):
-        last = name[-1]
-        shown = last if last not in seen else ":".join(name)
-        seen.add(shown)
-        yield shown, value
-
-
-def _flat(
-    metrics: Mapping[str, Any], outer: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-    nested = [name for name, value in metrics.items() if isinstance(value, Mapping)]
-    for name, value in metrics.items():
-        if name not in nested:
-            yield (*outer, name), value
-    for name in nested:
-        yield from _flat(metrics[name], (*outer, name))
 
 
 def _stratum(

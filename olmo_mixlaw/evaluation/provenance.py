@@ -7,14 +7,12 @@ token files. A dataset that was made from a task's text names that task.
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from olmo_mixlaw.datasets.memmap import metadata_path
+from olmo_mixlaw.datasets.memmap import metadata_rows
 from olmo_mixlaw.datasets.uri import dataset_name, parse
 from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError, MixlawError, complain
 from olmo_mixlaw.evaluation.language_model import LanguageModel
@@ -79,9 +77,8 @@ def origins(uri: str) -> list[str]:
 def read_source(path: Path) -> str:
     """What the first document of a token file came from; the path where nothing says it."""
     try:
-        with gzip.open(metadata_path(path), "rt", encoding="utf-8") as lines:
-            return next(csv.reader(lines))[3]
-    except (OSError, EOFError, UnicodeDecodeError, StopIteration, IndexError, csv.Error):
+        return next(metadata_rows(path))[3]
+    except (DataError, StopIteration, IndexError):
         return str(path)
 
 

@@ -7,7 +7,9 @@ by the dates that the files themselves say, and every other is named.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from olmo_mixlaw.errors import DataError, unknown_name
 SUFFIX = "::mixlaw"  # OLMES's way to say whose settings a name stands for
 # What a task's record says of the data asked about; two records that differ here are two tasks.
 DATASET = ("dataset_path", "dataset_name")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,30 @@ def _data(line: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in found.items() if value}
 
 
-def count_of(value: Any) -> float:
-    """A number of documents; NaN where the record doesn't say it (a 0 says nothing either)."""
-    known = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53
-    return value if known else float("nan")
+def count_of(value: Any, where: str = "") -> float:
+    """A number of documents; NaN where the record doesn't say it (0 and -1 say nothing either).
+
+    With `where` (file and key) anything that is no number of documents raises `DataError`.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and 0 < value < 2**53 and float(value).is_integer():
+        return int(value)
+    said = not number or value > 0 or value < -1
+    if where and value is not None and said:
+        raise DataError(f"{where}: {repr(value)[:80]}: expected a whole number of documents")
+    return math.nan
+
+
+def date_of(value: Any) -> str:
+    """A date that sorts by time; empty where none is said, or what is said is no date."""
+    return value if isinstance(value, str) and DATE.match(value) else ""
+
+
+def checked(values: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    """Raises `DataError` where one of the keys has a value that is no text."""
+    for key in keys:
+        if not isinstance(values.get(key) or "", str):
+            raise DataError(f"{where}: {key}: {repr(values[key])[:80]}: expected a text")
 
 
 def number_of(value: Any) -> float | None:
@@ -140,6 +163,33 @@ def number_of(value: Any) -> float | None:
         return float(value)
     except (ValueError, OverflowError):
         return None
+
+
+def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """Every number among a record's metrics, by name."""
+    values = leaves(line["metrics"])
+    return {name: found for name, value in values if (found := number_of(value)) is not None}
+
+
+def leaves(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every value among the metrics by name; of two of one name, the inner with its group's."""
+    seen = set()
+    for name, value in _flat(metrics):
+        last = name[-1]
+        shown = last if last not in seen else ":".join(name)
+        seen.add(shown)
+        yield shown, value
+
+
+def _flat(
+    metrics: Mapping[str, Any], outer: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    nested = [name for name, value in metrics.items() if isinstance(value, Mapping)]
+    for name, value in metrics.items():
+        if name not in nested:
+            yield (*outer, name), value
+    for name in nested:
+        yield from _flat(metrics[name], (*outer, name))
 
 
 def read_json(path: Path) -> dict[str, Any]:

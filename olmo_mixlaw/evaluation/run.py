@@ -52,7 +52,8 @@ def evaluate(
     `ranks` instead. The first writes, and all return a frame with a row per task and metric:
     `task, metric, value, n_instances, stderr, task_hash, model_hash`.
     Raises a `MixlawError` for anything wrong with what was asked, as far as can be known before
-    the model is loaded; among those a model that was trained on a task's own text. If a process
+    the model is loaded; among those a model that was trained on a task's own text, and a folder
+    with another model's scores. If a process
     ends early, files of the tasks that were finished before stay, each whole.
     """
     tasks = list(tasks)
@@ -63,6 +64,7 @@ def evaluate(
     resolved = provenance.with_datasets(asked, record)
     if not allow_contaminated:
         provenance.refuse_contaminated(resolved, record)
+    files.refuse_other_model(Path(output_dir), _path_of(model))
     for task in resolved:
         task.check()
     if processes != 1:
@@ -111,6 +113,13 @@ def evaluate(
         for row in rows_of(result["task"].name, line, result["predictions"])
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _path_of(model: LanguageModel | Path) -> str:
+    """Where a model lies, as files name it."""
+    if isinstance(model, LanguageModel):
+        return str(model.config.get("model_path") or model.config["model"])
+    return str(model.resolve())
 
 
 def _score(
@@ -186,12 +195,25 @@ def _answer_chunks(
 ) -> tuple[list[dict[str, Any]], list[list[Request]], Answers]:
     length = int(task.parameter("sequence_length", model.max_length))
     settings = json.dumps(dict(task.config.context_kwargs), sort_keys=True, default=str)
-    key = (type(task), settings, model.tokenizer_hash, model.eos_token_id, length)
+    key = (
+        type(task),
+        settings,
+        model.tokenizer_hash,
+        model.eos_token_id,
+        model.bos_token_id,
+        length,
+    )
     if key not in _CUT:
         while len(_CUT) >= CUTS_KEPT:
             del _CUT[next(iter(_CUT))]
         _CUT[key] = chunks.cut(
-            task.texts(), model.tokenizer, model.eos_token_id, length, task.max_tokens, task.name
+            task.texts(),
+            model.tokenizer,
+            model.eos_token_id,
+            length,
+            task.max_tokens,
+            task.name,
+            model.bos_token_id,
         )
     documents = [{"id": str(i), "query": ""} for i in range(len(_CUT[key].ids))]
     answers = scorer.score_chunks(model, _CUT[key], ranks)

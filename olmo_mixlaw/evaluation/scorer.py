@@ -64,8 +64,8 @@ def encode_pairs(
 ) -> list[Encoded]:
     """Tokens of each (context, continuation): tok(context + continuation) less tok(context).
 
-    Spaces that end a context move to its continuation, and an empty context becomes the
-    end-of-text token, as in OLMES. With `strict`, raises `CheckpointError` for a tokenizer that
+    Spaces that end a context move to its continuation, and an empty context becomes the model's
+    prefix token, as in OLMES. With `strict`, raises `CheckpointError` for a tokenizer that
     reads the context otherwise once something follows it. A sequence longer than the model's
     context raises `DataError`, or with `truncate` loses its beginning.
     """
@@ -82,7 +82,7 @@ def encode_pairs(
         tail = whole[len(head) :]
         if not tail:
             raise DataError(f"{where}: {continuation!r} after {context[-40:]!r} has no tokens")
-        head = head or [model.eos_token_id]
+        head = head or [model.prefix_token_id]
         excess = len(head) + len(tail) - 1 - model.max_length
         if excess > 0:
             if not truncate or excess >= len(head):
@@ -241,7 +241,8 @@ def score_chunks(
 ) -> list[dict[str, Any]]:
     """Nats, tokens and bytes of each sequence; every token but the first is predicted.
 
-    `sum_logits` is over all predictions, `text_logits` over those of tokens that are text.
+    `sum_logits` is over all predictions, `text_logits` over those of tokens that are text. The
+    start of a text within a sequence is given, not predicted.
     """
     length = chunks.ids.shape[1]
     if length > model.max_length:
@@ -271,17 +272,21 @@ def _score_sequences(
         states, _ = model.read(inputs[:, :-1])
         values, _ = _finite_scores(model, states.flatten(0, 1), inputs[:, 1:].flatten())
     values = values.reshape(len(ids), -1)
-    text = np.where(ids[:, 1:] != model.eos_token_id, values, 0.0)
-    length = ids.shape[1]
+    targets = ids[:, 1:]
+    given = np.zeros(targets.shape, bool)
+    if model.bos_token_id is not None:
+        given = targets == model.bos_token_id
+        values = np.where(given, 0.0, values)
+    text = np.where(targets != model.eos_token_id, values, 0.0)
     return [
         {
             "sum_logits": float(row.sum()),
-            "num_tokens": length - 1,
-            "num_tokens_all": length,
+            "num_tokens": targets.shape[1] - int(start.sum()),
+            "num_tokens_all": ids.shape[1],
             "text_logits": float(part.sum()),
             "num_bytes": int(count.sum()),
         }
-        for row, part, count in zip(values, text, n_bytes, strict=True)
+        for row, part, count, start in zip(values, text, n_bytes, given, strict=True)
     ]
 
 
@@ -290,7 +295,7 @@ def rolling(
 ) -> list[dict[str, Any]]:
     """Nats and counts of each whole text, in windows that follow each other, as in OLMES.
 
-    The first window begins after the end-of-text token, each later one after what came before
+    The first window begins after the model's prefix token, each later one after what came before
     it as far as the model's context reaches. Every token is predicted once.
     """
     windows: list[Encoded] = []
@@ -298,7 +303,7 @@ def rolling(
     for owner, ids in enumerate(model.encode(texts)):
         for start in range(0, len(ids), model.max_length):
             end = min(start + model.max_length, len(ids))
-            before = ids[max(end - model.max_length - 1, 0) : start] or [model.eos_token_id]
+            before = ids[max(end - model.max_length - 1, 0) : start] or [model.prefix_token_id]
             windows.append(Encoded(tuple(before), tuple(ids[start:end])))
             owners.append(owner)
     totals = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws import adjusted
 from olmo_mixlaw.laws.law import Law, Scene, Settings, Surface
 from olmo_mixlaw.laws.level import Level
-from olmo_mixlaw.laws.repetition import Repetition
+from olmo_mixlaw.laws.repetition import NAMES, Repetition, available_of
 from olmo_mixlaw.laws.saved import array_of, plain, read_saved
 from olmo_mixlaw.laws.sizes import Size
 from olmo_mixlaw.registry import LAWS
@@ -104,7 +104,8 @@ class Fit:
     @property
     def n_parameters(self) -> int:
         """Free parameters, over all targets and all parts of the law."""
-        return self.law.count(self) + int(self.size.is_fitted)
+        repeats = self.repetition is not None and self.repetition.is_fitted
+        return self.law.count(self) + int(self.size.is_fitted) + len(NAMES) * repeats
 
     @property
     def has_gradient(self) -> bool:
@@ -123,14 +124,18 @@ class Fit:
         n_params: Any = np.nan,
         n_tokens: Any = np.nan,
         n_active: Any = None,
+        available: Any = None,
     ) -> np.ndarray:
         """Losses (R, T), in the table's unit, for `ratios` (R, K) or (K,), sizes and budgets.
 
         `n_params`, `n_tokens` and `n_active` are numbers or (R,); `n_active` is needed by a fit
-        whose capacity is not `total`. Raises `FitError` for ratios of a wrong shape or sum, and
+        whose capacity is not `total`. `available` are the tokens that each domain has for these
+        runs, as `having` takes them. Raises `FitError` for ratios of a wrong shape or sum, and
         for a size or budget that the table can't speak of: one other than the table's when it
         has only one, and for a law whose predictions are no positive numbers or of another shape.
         """
+        if available is not None:
+            return self.having(available).predict(ratios, n_params, n_tokens, n_active)
         ratios = self.checked_ratios(ratios)
         n_params = self.checked_scale(n_params, n_tokens, n_active)
         losses = adjusted.losses(self, ratios, n_params, n_tokens)
@@ -142,6 +147,24 @@ class Fit:
         if not (np.isfinite(losses) & (losses > 0)).all():
             raise FitError(f"{self.law.label}: predicts a loss that is no positive number")
         return losses
+
+    def having(self, available: Any) -> Fit:
+        """The fit, asked about runs whose domains have so many tokens, which they may repeat.
+
+        `available` is a mapping (what it leaves out never ends), (K,), or (R, K) for runs that
+        differ; None for runs without repeats. Raises `FitError`.
+        """
+        if available is None:
+            plain = self.repetition and replace(self.repetition, available=None)
+            return replace(self, repetition=plain)
+        tokens = available_of(available, self.domains)
+        repetition = self.repetition or Repetition(budgets_vary=self.scene.has_d)
+        return replace(self, repetition=replace(repetition, available=tokens))
+
+    def seen(self, design: Design) -> Design:
+        """A design as the law of this fit sees it: its N, and the fresh text it counts as."""
+        design = self.size.applied(design)
+        return design if self.repetition is None else self.repetition.applied(design)
 
     def ratio_gradient(
         self,
@@ -176,6 +199,10 @@ class Fit:
         size = self.size_of(n_params, n_active)
         self._refuse_unseen_scale(size, "n_params", self.scene.has_n, self.scene.n_range)
         self._refuse_unseen_scale(n_tokens, "n_tokens", self.scene.has_d, self.scene.d_range)
+        fresh = n_tokens if self.repetition is None else self.repetition.at_most(n_tokens)
+        refusal = "" if self.level is None else self.level.refusal(fresh)
+        if refusal:
+            raise FitError(f"{self.law.name}: {refusal}")
         return size
 
     def size_of(self, n_params: Any, n_active: Any = None) -> Any:
@@ -192,7 +219,9 @@ class Fit:
         if not np.isfinite(ratios).all() or (ratios < -1e-12).any():
             raise FitError("ratios must be finite and not negative")
         off = np.abs(ratios.sum(1) - 1)
-        if (off > tolerance).any():
+        # The law alone of a table of one budget sees less than all of runs that repeat.
+        effective = bool((self.mixtures.sum(1) < 1 - tolerance).any())
+        if (off > tolerance).any() and not effective:
             i = int(off.argmax())
             raise FitError(f"ratios of row {i + 1} sum to {ratios[i].sum():.9g}, not 1")
         return np.maximum(ratios, 0.0)
@@ -209,6 +238,8 @@ class Fit:
         if np.isinf(asked).any() or (asked <= 0).any():
             raise FitError(f"{self.law.name}: {name} must be positive and finite")
         asked = asked[np.isfinite(asked)]
+        if self.level is not None:
+            return
         if len(asked) and not np.isfinite(seen[0]):
             raise FitError(
                 f"{self.law.name}: the table has no {name}, so it can't speak of {asked[0]:.6g}; "
@@ -256,6 +287,8 @@ class Fit:
             fixed = not self.size.is_fitted
             low, high = self.size.interval or (np.nan, np.nan)
             rows.append(("all", "rho", self.size.rho, low, high, "1", fixed))
+        if self.repetition is not None:
+            rows += self.repetition.rows()
         names = ["target", "parameter", "value", "low", "high", "unit", "fixed"]
         return pd.DataFrame(rows, columns=names).astype({"fixed": bool})
 

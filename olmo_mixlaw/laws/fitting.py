@@ -6,7 +6,7 @@ the cost of those fits is minimised over it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,9 @@ from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.engine.formula import Formula
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.law import Law, Settings, resolve
+from olmo_mixlaw.laws.leveling import level_of
+from olmo_mixlaw.laws.repeating import repetition_of
+from olmo_mixlaw.laws.repetition import available_of
 from olmo_mixlaw.laws.sizes import Size, check_capacity
 from olmo_mixlaw.runs import Design, RunTable
 from olmo_mixlaw.runs.table import design_of
@@ -38,6 +41,11 @@ def fit(
     settings: Settings | None = None,
     capacity: str = "total",
     rho: float | None = None,
+    level: bool = True,
+    anchors: RunTable | Design | None = None,
+    vocabulary: float | None = None,
+    available: Mapping[str, float] | None = None,
+    repeats: float | None = None,
 ) -> Fit:
     """Fit `law` (a registered name or a law) to a table; deterministic by `seed`.
 
@@ -46,9 +54,24 @@ def fit(
     `Settings(strict=False)` lets the priors carry what the rows can't, for internal splits.
     `capacity` says what N is for mixture-of-experts models (a kind of `sizes.Size`); `rho` fixes
     the exponent of `effective`.
+
+    Beyond the table's sizes and budgets, losses are brought to a `level` of their own
+    (`laws.level`); without, they are the law's alone. `anchors` are runs at or near the scale of
+    interest, which the law is not fitted to (default: those that the table marks); `vocabulary` is
+    how many embeddings N leaves out, 0 where it counts them (default: what the table says, else
+    50,304).
+
+    Where runs see a domain more often than once, repeats count for less (`laws.repetition`). The
+    tokens that domains have are the table's, else `available` for all runs alike; given both,
+    `available` is of the runs that the fit will be asked about. `repeats` fixes r.
     """
     chosen: Law = resolve(law)
     design = design_of(table)
+    tokens = None if available is None else available_of(available, design.domains)
+    if tokens is not None and design.available is None:
+        design = replace(design, available=np.tile(tokens, (len(design), 1)))
+    if anchors is None and isinstance(table, RunTable):
+        anchors = table.anchors()
     settings = settings or Settings()
     if not len(design) or not np.isfinite(design.losses).any():
         raise FitError("the table has no losses to fit")
@@ -57,7 +80,27 @@ def fit(
     profiled = capacity == "effective" and rho is None
     check_capacity(design, "active" if capacity == "effective" and not profiled else capacity)
     size = _profiled(chosen, design, seed, settings) if profiled else Size.fixed(capacity, rho)
-    return replace(chosen.fit(size.applied(design), seed=seed, settings=settings), size=size)
+    seen = size.applied(design)
+    repetition = repetition_of(seen, chosen.in_profile(seen), seed, settings, repeats)
+    if repetition is not None:
+        repetition = replace(repetition, available=repetition.available if tokens is None else tokens)
+        seen = repetition.applied(seen)
+    fitted = replace(
+        chosen.fit(seen, seed=seed, settings=settings),
+        size=size,
+        repetition=repetition,
+        mixtures=np.unique(design.ratios, axis=0),
+    )
+    if not level:
+        if anchors is not None:
+            raise FitError("anchors: they tell the level, which was not asked for")
+        return fitted
+    near = None if anchors is None else fitted.seen(design_of(anchors))
+
+    def law_alone(ratios: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
+        return np.asarray(np.log(chosen.predict(fitted, fitted.scene.inputs(ratios, n, d))))
+
+    return replace(fitted, level=level_of(seen, law_alone, near, vocabulary))
 
 
 def _profiled(law: Law, design: Design, seed: int, settings: Settings) -> Size:

@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from olmo_mixlaw.laws.skeleton import Skeleton
+from olmo_mixlaw.laws.skeleton import NORMAL, Skeleton
 
 # A row is beyond the table when its size or budget exceeds the largest by this factor.
 BEYOND = 1.05
-# The half width of an interval: this multiple of the skeleton's own spread, and a part that no
-# skeleton explains, both at 90 %.
-WIDENED = 2.0
-UNEXPLAINED = 0.0066
+# An anchor is spoken of where it would narrow the interval by this factor.
+WORTH_AN_ANCHOR = 1.5
 # With so many times the tokens of the largest size's longest run, no skeleton was ever right.
 MOST_TOKENS = 25.0
 # Embeddings, where a table's sizes leave them out and say no more: OLMo's vocabulary, and a width
@@ -39,8 +37,9 @@ LogLaw = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 class Level:
     """The skeleton of a fit and where it holds.
 
-    `mixtures` (m, K) are h*; `n_top` and `d_top` the largest size and budget of the table, and
-    `d_of_largest` the longest budget of its largest size; `sizes` and `budgets` how many it has.
+    `mixtures` (m, K) are h*; `n_top`, `d_top` and `c_top` the largest size, budget and product of
+    both in the table, `d_of_largest` the longest budget of its largest size; `sizes` and `budgets`
+    how many it has, `anchors` how many runs were added at the scale of interest.
     `vocabulary` is the number of embeddings that N leaves out, 0 where it counts them.
     """
 
@@ -48,6 +47,7 @@ class Level:
     mixtures: np.ndarray
     n_top: float
     d_top: float
+    c_top: float
     d_of_largest: float
     sizes: int
     budgets: int
@@ -60,9 +60,9 @@ class Level:
         return cls(**{**record, "skeleton": Skeleton(**record["skeleton"])})
 
     def beyond(self, n_params: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
-        """Rows (R,) whose size or budget the table doesn't reach."""
-        beyond = n_params > BEYOND * self.n_top
-        return np.asarray(beyond | (n_tokens > BEYOND * self.d_top))
+        """Rows (R,) whose size, budget or compute the table doesn't reach."""
+        beyond = (n_params > BEYOND * self.n_top) | (n_tokens > BEYOND * self.d_top)
+        return np.asarray(beyond | (n_params * n_tokens > BEYOND * self.c_top))
 
     def shift(self, n_params: np.ndarray, n_tokens: np.ndarray, law: LogLaw) -> np.ndarray:
         """What is added to the law's log loss, (R, T): 0 within the table."""
@@ -81,22 +81,58 @@ class Level:
     ) -> np.ndarray:
         """Half of the central interval of log loss, (R, T): the law's own within the table."""
         total = with_embeddings(n_params, self.vocabulary)
-        wide = np.hypot(WIDENED * self.skeleton.log_sd(total, n_tokens), UNEXPLAINED)
-        wide = wide * norm.ppf(0.5 + level / 2) / norm.ppf(0.95)
+        wide = self.skeleton.half_width(total, n_tokens)
+        wide = wide * float(norm.ppf(0.5 + level / 2)) / NORMAL
         beyond = self.beyond(n_params, n_tokens)[:, None]
         return np.where(beyond, np.maximum(wide, law), law)
 
-    def refusal(self, n_params: np.ndarray, n_tokens: np.ndarray) -> str:
-        """Why the level can't be said at one of these scales; nothing where it can."""
-        ratio = float(np.max(n_tokens)) / self.d_of_largest
-        if ratio >= MOST_TOKENS and not self.anchors:
-            return (
-                f"{float(np.max(n_tokens)):.3g} tokens are {ratio:.3g} times those of the largest "
-                f"model fitted ({self.d_of_largest:.3g}): no level was ever right so far on, "
-                "though the order of mixtures may be; give a run near that budget (--anchor), or "
-                "take the law alone (--no-level)"
-            )
-        return ""
+    def text(self) -> str:
+        """What the level rests on, and what it assumes."""
+        counted = (
+            f"N without embeddings of {self.vocabulary:.6g} tokens, which it adds"
+            if self.vocabulary
+            else "N with its embeddings"
+        )
+        anchored = f", {_count(self.anchors, 'anchor')}" if self.anchors else ""
+        seen = f"{_count(self.sizes, 'size')}, {_count(self.budgets, 'budget')}{anchored}"
+        return f"level beyond the table: {seen}; {counted}"
+
+    def cautions(self, n_params: float, n_tokens: float) -> list[str]:
+        """What should be known of the level at a scale, and what a run there would bring."""
+        if not self.beyond(np.array([n_params]), np.array([n_tokens]))[0]:
+            return []
+        total = with_embeddings(np.array([n_params]), self.vocabulary)
+        now, then = (
+            100 * float(np.median(self.skeleton.half_width(total, np.array([n_tokens]), more)))
+            for more in (False, True)
+        )
+        few = [
+            f"one {what}" for what, n in (("size", self.sizes), ("budget", self.budgets)) if n == 1
+        ]
+        said = f"the table has {' and '.join(few)}: " if few and not self.anchors else ""
+        if not said and now < WORTH_AN_ANCHOR * then:
+            return []
+        return [
+            f"{said}losses at this scale are known to +-{now:.1f} % (90 %); one run there "
+            f"(--anchor) would make that +-{then:.1f} %"
+        ]
+
+    def refusal(self, n_tokens: Any) -> str:
+        """Why the level can't be said at one of these budgets; nothing where it can."""
+        asked = np.atleast_1d(np.asarray(n_tokens, float))
+        most = float(np.max(asked, initial=0.0, where=np.isfinite(asked)))
+        if self.anchors or most < MOST_TOKENS * self.d_of_largest:
+            return ""
+        return (
+            f"{most:.3g} tokens are {most / self.d_of_largest:.3g} times those of the largest "
+            f"model fitted ({self.d_of_largest:.3g}): no level was ever right so far on, though "
+            "the order of mixtures may be; give a run near that budget (--anchor), or take the "
+            "law alone (--no-level)"
+        )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def with_embeddings(n_params: Any, vocabulary: float) -> np.ndarray:

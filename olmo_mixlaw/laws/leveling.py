@@ -11,10 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.engine.search import draw_starts
 from olmo_mixlaw.laws.engine.solver import Prior, Problems, Solutions, solve
-from olmo_mixlaw.laws.level import Level, LogLaw, mean_over, with_embeddings
-from olmo_mixlaw.laws.skeleton import LOWER, MIDDLE, SPREAD, UPPER, Skeleton, relative_loss
+from olmo_mixlaw.laws.level import VOCABULARY, Level, LogLaw, mean_over, width_of, with_embeddings
+from olmo_mixlaw.laws.skeleton import (
+    K_PRIOR,
+    KS,
+    LOWER,
+    MIDDLE,
+    MIXTURE_NOISE,
+    SPREAD,
+    UPPER,
+    Skeleton,
+    relative_loss,
+)
 from olmo_mixlaw.runs import Design
 
 # Checkpoints before this part of a size's longest run are transients, but so many are kept.
@@ -25,9 +36,11 @@ FREE_PART = 0.4
 # A target's noise is drawn to that of all targets as if by so many cells; errors are clipped.
 POOLED_CELLS = 8.0
 MOST_ERROR = 0.05
-STARTS, ROUNDS = 3, 2
-# A mixture's own noise at the scale of an anchor, on top of that of its cell.
-MIXTURE_NOISE = 0.005
+STARTS, ROUNDS = 2, 2
+# The part of the evidence that counts in the choice of k.
+TEMPER = 0.3
+# An anchor is refused when it is off by this many half widths of the interval without it.
+STRANGE = 3.0
 # So many reference mixtures are enough for a mean.
 MOST_MIXTURES = 64
 # Sizes and budgets within this factor are one.
@@ -35,16 +48,21 @@ SAME = 1.05
 
 
 def level_of(
-    design: Design, law: LogLaw, anchors: Design | None = None, vocabulary: float = 0.0
+    design: Design, law: LogLaw, anchors: Design | None = None, vocabulary: float | None = None
 ) -> Level | None:
     """The level of a table under a law fitted to it; None where sizes or budgets aren't known.
 
     `law` gives the log losses (S, T) of mixtures (S, K) at N and D (S,); the anchors are runs at or
     near the scale of interest, of the same domains and targets, that the law was not fitted to.
+    `vocabulary` is how many embeddings N leaves out (None: as the table says, else `VOCABULARY`).
+    Raises `FitError` for anchors that belong to another table.
     """
     n, d = design.n_params, design.n_tokens
     if not (np.isfinite(n).all() and np.isfinite(d).all()):
+        if anchors is not None:
+            raise FitError("anchors: the table needs n_params and n_tokens in every run")
         return None
+    vocabulary = vocabulary_of(design) if vocabulary is None else vocabulary
     largest = n >= n.max() / SAME
     mixtures = _reference(design.ratios[largest])
     scales, losses, _ = _cells(design, law, mixtures)
@@ -52,72 +70,149 @@ def level_of(
     scales, losses = scales[kept], losses[kept]
     compute = scales.prod(1)
     weight = np.minimum(1.0, compute / compute.max())
-    if anchors is not None:
-        more, theirs, count = _cells(anchors, law, mixtures)
-        weight = np.concatenate([weight, _anchor_weight(more, count)])
-        scales, losses = np.concatenate([scales, more]), np.concatenate([losses, theirs])
-    total = np.c_[with_embeddings(scales[:, 0], vocabulary), scales[:, 1]]
-    return Level(
-        skeleton=fit_skeleton(total, losses, weight),
+    found = Level(
+        skeleton=fit_skeleton(_total(scales, vocabulary), losses, weight),
         mixtures=mixtures,
         n_top=float(n.max()),
         d_top=float(d.max()),
+        c_top=float((n * d).max()),
         d_of_largest=float(d[largest].max()),
         sizes=_distinct(n),
         budgets=_distinct(d),
-        anchors=0 if anchors is None else len(anchors),
         vocabulary=vocabulary,
     )
+    if anchors is None:
+        return found
+    check_anchors(design, anchors)
+    more, theirs, count = _cells(anchors, law, mixtures)
+    _refuse_strange(found, more, theirs)
+    scales, losses = np.concatenate([scales, more]), np.concatenate([losses, theirs])
+    weight = np.concatenate([weight, _anchor_weight(more, count)])
+    skeleton = fit_skeleton(_total(scales, vocabulary), losses, weight)
+    return replace(found, skeleton=skeleton, anchors=len(anchors))
 
 
 def fit_skeleton(scales: np.ndarray, losses: np.ndarray, weight: np.ndarray) -> Skeleton:
     """The skeleton of cells: scales (C, 2) of N and D, losses (C, T), weights (C,).
 
-    Maximum a posteriori under the prior of `laws.skeleton`, the noise of each target learnt.
+    Maximum a posteriori under the prior of `laws.skeleton` for every k and target, the noise of
+    each learnt. A k counts by its prior and, in part, by its evidence (Laplace): no skeleton is
+    exactly true, so that evidence alone is too sure of itself.
     """
-    low = np.nanmin(losses, axis=0)
+    low, targets = np.nanmin(losses, axis=0), losses.shape[1]
     refs = [float(np.exp(np.log(np.unique(x)).mean())) for x in scales.T]
     log_n, log_d = np.log(scales / refs).T
-    targets = len(low)
-    prior = Prior(*(np.tile(x, (targets, 1)) for x in (MIDDLE, SPREAD, LOWER, UPPER)))
-    log_loss = np.log(losses / low).T
+    k = np.repeat(KS, targets)
+    prior = Prior(*(np.tile(x, (len(k), 1)) for x in (MIDDLE, SPREAD, LOWER, UPPER)))
 
     def evaluate(theta: np.ndarray, group: np.ndarray, rows: slice, jacobian: bool) -> Any:
-        return relative_loss(theta, log_n[rows], log_d[rows], jacobian)
+        return relative_loss(theta, k[group], log_n[rows], log_d[rows], jacobian)
 
     problems = Problems(
         evaluate=evaluate,
-        log_loss=log_loss,
+        log_loss=np.tile(np.log(losses / low).T, (len(KS), 1)),
         prior=prior,
-        noise=np.full(targets, LEAST_NOISE),
-        weight=np.tile(weight, (targets, 1)),
+        noise=np.full(len(k), LEAST_NOISE),
+        weight=np.tile(weight, (len(k), 1)),
     )
-    starts = np.concatenate([draw_starts(prior, STARTS, 0, t) for t in range(targets)])
-    group = np.repeat(np.arange(targets), STARTS)
-    best = _best(solve(problems, group, starts), targets)
+    starts = np.concatenate([draw_starts(prior, STARTS, 0, g) for g in range(len(k))])
+    best = _best(solve(problems, np.repeat(np.arange(len(k)), STARTS), starts), len(k))
     for _ in range(ROUNDS):
-        problems = replace(problems, noise=_noise(problems, best.theta))
-        best = solve(problems, np.arange(targets), best.theta)
+        noise = [
+            _noise(problems, best.theta, rows) for rows in np.split(np.arange(len(k)), len(KS))
+        ]
+        problems = replace(problems, noise=np.concatenate(noise))
+        best = solve(problems, np.arange(len(k)), best.theta)
     covariance = np.linalg.inv(best.curvature)
-    return Skeleton(best.theta, covariance, low, *refs)
+    shape = (len(KS), targets)
+    share = _share(problems, best, covariance).reshape(shape)
+    compute = scales.prod(1)
+    return Skeleton(
+        k=np.array(KS),
+        theta=best.theta.reshape(*shape, -1),
+        covariance=covariance.reshape(*shape, *covariance.shape[1:]),
+        weight=share,
+        noise=(share * problems.noise.reshape(shape)).sum(0),
+        low=low,
+        n_ref=refs[0],
+        d_ref=refs[1],
+        n_top=float(scales[:, 0].max()),
+        c_top=float(compute.max()),
+    )
 
 
-def _best(found: Solutions, targets: int) -> Solutions:
-    """The end of least cost of each target."""
-    pick = found.cost.reshape(targets, STARTS).argmin(1) + STARTS * np.arange(targets)
+def _share(problems: Problems, best: Solutions, covariance: np.ndarray) -> np.ndarray:
+    """What each k counts for its target, (M T,): prior times tempered evidence."""
+    count = np.isfinite(problems.log_loss).sum(1)
+    volume = 0.5 * np.linalg.slogdet(covariance)[1]
+    evidence = volume - best.cost - count * np.log(problems.noise)
+    log_k = np.repeat(np.log(KS), len(count) // len(KS))
+    score = TEMPER * evidence - 0.5 * ((log_k - K_PRIOR[0]) / K_PRIOR[1]) ** 2
+    score = score.reshape(len(KS), -1)
+    share = np.exp(score - score.max(0))
+    return np.asarray((share / share.sum(0)).ravel())
+
+
+def vocabulary_of(design: Design) -> float:
+    """How many embeddings the sizes of a table leave out, by its own count where it has one."""
+    if design.n_embedding is None:
+        return float(VOCABULARY)
+    if not design.n_embedding.any():
+        return 0.0
+    return float(np.exp(np.log(design.n_embedding / width_of(design.n_params)).mean()))
+
+
+def check_anchors(design: Design, anchors: Design) -> None:
+    """Refuse anchors of other domains, targets or units, or without scales. Raises `FitError`."""
+    for what in ("domains", "targets", "unit"):
+        ours, theirs = getattr(design, what), getattr(anchors, what)
+        if ours != theirs:
+            raise FitError(f"anchors: their {what}: {_few(theirs)}; the table's: {_few(ours)}")
+    if not (np.isfinite(anchors.n_params).all() and np.isfinite(anchors.n_tokens).all()):
+        raise FitError("anchors: n_params and n_tokens are needed in every run")
+
+
+def _total(scales: np.ndarray, vocabulary: float) -> np.ndarray:
+    """Scales (C, 2) with the embeddings counted."""
+    return np.c_[with_embeddings(scales[:, 0], vocabulary), scales[:, 1]]
+
+
+def _refuse_strange(below: Level, scales: np.ndarray, losses: np.ndarray) -> None:
+    """Refuse anchors (C, T) that nothing in the table leads to. Raises `FitError`."""
+    total = _total(scales, below.vocabulary)
+    off = np.log(losses) - below.skeleton.log_loss(*total.T)
+    wide = below.skeleton.half_width(*total.T)
+    for i, (n, d) in enumerate(scales):
+        mean = float(np.nanmean(off[i]))
+        if abs(mean) > STRANGE * float(np.nanmean(wide[i])):
+            raise FitError(
+                f"anchors: the losses at {n:.4g} parameters and {d:.4g} tokens are "
+                f"{100 * abs(np.expm1(mean)):.0f} % {'above' if mean > 0 else 'below'} what the "
+                f"table leads to (+-{100 * float(np.nanmean(wide[i])):.0f} %): are they of another "
+                "tokenizer, unit or text?"
+            )
+
+
+def _few(names: list[str] | str) -> str:
+    return names if isinstance(names, str) else ", ".join(names[:6]) + (" ..." * (len(names) > 6))
+
+
+def _best(found: Solutions, problems: int) -> Solutions:
+    """The end of least cost of each problem."""
+    pick = found.cost.reshape(problems, STARTS).argmin(1) + STARTS * np.arange(problems)
     return Solutions(*(value[pick] for value in vars(found).values()))
 
 
-def _noise(problems: Problems, theta: np.ndarray) -> np.ndarray:
-    """Standard deviation of a cell's log loss (T,), each target's drawn to that of all."""
+def _noise(problems: Problems, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Standard deviation of a cell's log loss in some problems, each drawn to that of all."""
     every = slice(0, problems.log_loss.shape[1])
-    loss, _ = problems.evaluate(theta, np.arange(len(theta)), every, False)
-    assert problems.weight is not None
-    error = np.clip(np.log(loss) - problems.log_loss, -MOST_ERROR, MOST_ERROR)
+    loss, _ = problems.evaluate(theta[rows], rows, every, False)
+    error = np.clip(np.log(loss) - problems.log_loss[rows], -MOST_ERROR, MOST_ERROR)
     seen = np.isfinite(error)
     count = seen.sum(1)
     free = np.maximum(count - 4.0, FREE_PART * count)
-    own = (problems.weight * np.where(seen, error, 0.0) ** 2).sum(1) / free
+    assert problems.weight is not None
+    own = (problems.weight[rows] * np.where(seen, error, 0.0) ** 2).sum(1) / free
     variance = (own * free + own.mean() * POOLED_CELLS) / (free + POOLED_CELLS)
     return np.maximum(np.sqrt(variance), LEAST_NOISE)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from olmo_mixlaw import schema
 from olmo_mixlaw.errors import CheckpointError, ConfigError
 from olmo_mixlaw.models import remote_code
+from olmo_mixlaw.models.beginning import PROBE, added_start
 from olmo_mixlaw.models.hf_format import choose_class, hf_settings, olmo_settings, to_hf, to_olmo
 from olmo_mixlaw.models.olmo import MoEModelConfig, build_model
 
@@ -48,10 +49,14 @@ def export(
     vocabulary = find_tokenizer(checkpoint, tokenizer)
     state = fitting_weights(config, checkpoint)
     with _whole_folder(out) as folder:
-        _write_json(folder / "config.json", hf_settings(config, kind))
-        generation = {"eos_token_id": config.eos_token_id, "pad_token_id": config.pad_token_id}
+        start = _write_tokenizer(folder, vocabulary, config)
+        _write_json(folder / "config.json", {**hf_settings(config, kind), "bos_token_id": start})
+        generation = {
+            "bos_token_id": start,
+            "eos_token_id": config.eos_token_id,
+            "pad_token_id": config.pad_token_id,
+        }
         _write_json(folder / "generation_config.json", {**generation, "do_sample": False})
-        _write_tokenizer(folder, vocabulary, config)
         if kind == "mixlaw":
             remote_code.write(folder)
         _write_safetensors(folder, to_hf(config, kind, state))
@@ -207,12 +212,25 @@ def read_safetensors(folder: Path) -> dict[str, Tensor]:
     for name in names:
         # A file named in the index must lie in the folder itself.
         if Path(name).name != name or not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: no weights {name} in safetensors format")
+            raise CheckpointError(
+                f"{folder}: no weights {name} in safetensors format{_pickles_in(folder)}"
+            )
         try:
             found |= load_file(folder / name)
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{folder / name}: can't be read: {error}") from None
     return found
+
+
+def _pickles_in(folder: Path) -> str:
+    """The rest of a message about a folder without safetensors that has pickled weights."""
+    pickled = sorted(file.name for file in folder.glob("*.bin"))
+    if not pickled:
+        return ""
+    return (
+        f"; {pickled[0]} is a pickle, which isn't opened: where you trust it, load it with "
+        "transformers and save it again (model.save_pretrained(folder))"
+    )
 
 
 def _empty_model(config: MoEModelConfig, file: Path) -> Any:
@@ -243,7 +261,11 @@ def _check_fit(config: MoEModelConfig, state: Mapping[str, Tensor], where: Path,
             )
 
 
-def _write_tokenizer(folder: Path, vocabulary: Path, config: Any) -> None:
+def _write_tokenizer(folder: Path, vocabulary: Path, config: Any) -> int | None:
+    """Write the tokenizer and its settings; returns the token that it begins every text with.
+
+    OLMo's own tokenizers have none, so that none is named; end-of-text alone parts documents.
+    """
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(vocabulary))
@@ -253,9 +275,12 @@ def _write_tokenizer(folder: Path, vocabulary: Path, config: Any) -> None:
             f"{vocabulary}: has {tokenizer.get_vocab_size()} tokens, the model {size}"
         )
     shutil.copyfile(vocabulary, folder / "tokenizer.json")
+    bare = tokenizer.encode(PROBE, add_special_tokens=False).ids
+    start = added_start(bare, tokenizer.encode(PROBE).ids)
+    named = {"bos_token": start, "eos_token": config.eos_token_id, "pad_token": config.pad_token_id}
     special = {
-        key: tokenizer.id_to_token(number)
-        for key, number in (("eos_token", config.eos_token_id), ("pad_token", config.pad_token_id))
+        key: None if number is None else tokenizer.id_to_token(number)
+        for key, number in named.items()
     }
     settings = {
         # What major 5 writes itself (TokenizersBackend) is unknown to major 4; both read this.
@@ -266,6 +291,7 @@ def _write_tokenizer(folder: Path, vocabulary: Path, config: Any) -> None:
         **{key: value for key, value in special.items() if value is not None},
     }
     _write_json(folder / "tokenizer_config.json", settings)
+    return start
 
 
 def _write_safetensors(folder: Path, tensors: Iterator[tuple[str, Tensor]]) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError, ExtensionError, complain, unknown_name
+from olmo_mixlaw.models import limits
+from olmo_mixlaw.models.limits import Limit
 from olmo_mixlaw.models.shape import Shape
 from olmo_mixlaw.registry import LADDERS, reason
 from olmo_mixlaw.shipped import find_config, shipped_folder
@@ -36,6 +38,16 @@ NAME_COUNTS = {
     "n_params_head": "all parameters without the input embedding (OLMo's convention)",
     "n_total": "all parameters with embedding tables",
     "none": "nothing: the names are not sizes",
+}
+
+
+TRAINING_LIMITS = {
+    "learning_rate": limits.POSITIVE,
+    "batch_sequences": limits.COUNT,
+    "warmup_fraction": limits.PART,
+    "tokens_per_param": Limit(0, limits.MOST_TOKENS_PER_PARAM, above=True),
+    "weight_decay": limits.NOT_NEGATIVE,
+    "decay_fraction": Limit(0, 1, above=True),
 }
 
 
@@ -258,6 +270,10 @@ def _ladder(name: str, values: Mapping[str, Any], where: str) -> Ladder:
             {**merged, "training": training, "name": str(key)}, Rung, where=place
         )
         rung.check(place)
+        limits.check(rung.training, TRAINING_LIMITS, f"{place}.training")
+        limits.check_decay(
+            rung.learning_rate, rung.weight_decay, "weight_decay", f"{place}.training"
+        )
         rungs[str(key)] = rung
     _check_growth(list(rungs.values()), where)
     return Ladder(name, file.description.strip(), rungs, file.name_counts)
@@ -287,11 +303,11 @@ def _check_growth(rungs: list[Rung], where: str) -> None:
                 )
 
 
-def short(count: float) -> str:
-    """A count in three digits with its unit: 11.6M."""
+def short(count: float, zeros: bool = False) -> str:
+    """A count in three digits, as people write it: 2M, 98.4k; with `zeros` 2.00M, for columns."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= 0.9995 * size:
             value = count / size
-            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-            return f"{value:.{digits}f}{unit}"
-    return f"{count:.0f}"
+            digits = "#.3g" if zeros else ".3g"
+            return f"{value:{digits if value < 999.5 else '.0f'}}".removesuffix(".") + unit
+    return f"{count:.3g}"

@@ -12,10 +12,45 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmo_mixlaw.errors import ConfigError, unknown_name
+from olmo_mixlaw.models import limits
+from olmo_mixlaw.models.limits import Limit
 from olmo_mixlaw.models.moe_config import MoEConfig
 
 ACTIVATIONS = ("swiglu", "gelu", "relu")
 NORMS = ("rms", "default", "low_precision")
+LIMITS = {
+    "d_model": limits.SIZE,
+    "n_layers": Limit(1, limits.MOST_LAYERS),
+    "n_heads": limits.SIZE,
+    "n_kv_heads": limits.SIZE,
+    "mlp_size": Limit(0, limits.MOST_SIZE),
+    "vocab_size": limits.SIZE,
+    # One token has none after it to predict.
+    "context": Limit(2, limits.MOST_SIZE),
+    "norm_eps": limits.POSITIVE,
+    "rope_theta": limits.POSITIVE,
+    "eos_token_id": Limit(0, limits.MOST_SIZE),
+    "pad_token_id": Limit(0, limits.MOST_SIZE),
+    "init_std": limits.POSITIVE,
+    "init_cutoff": limits.POSITIVE,
+    **{
+        f"latent_attention.{key}": limits.SIZE
+        for key in ("kv_rank", "rope_size", "key_size", "value_size")
+    },
+    "latent_attention.query_rank": Limit(0, limits.MOST_SIZE),
+}
+# Of the experts, what their own check leaves open.
+MOE_LIMITS = {
+    "num_experts": limits.SIZE,
+    "top_k": limits.SIZE,
+    "expert_size": limits.SIZE,
+    "shared_experts": Limit(0, limits.MOST_SIZE),
+    "load_balance_weight": limits.NOT_NEGATIVE,
+    "sequence_balance_weight": limits.NOT_NEGATIVE,
+    "z_loss_weight": limits.NOT_NEGATIVE,
+    "bias_update_rate": limits.NOT_NEGATIVE,
+    "gate_scale": limits.POSITIVE,
+}
 
 
 @dataclass
@@ -77,9 +112,13 @@ class Shape:
     def check(self, where: str = "") -> None:
         """Raise `ConfigError` for a shape that no model can have; `where` names file and key."""
         place = f"{where}: " if where else ""
-        for key in ("d_model", "n_layers", "n_heads", "vocab_size", "context"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{place}{key} is {getattr(self, key)}; it must be at least 1")
+        limits.check(self, LIMITS, where)
+        for key in ("eos_token_id", "pad_token_id"):
+            if getattr(self, key) >= self.vocab_size:
+                raise ConfigError(
+                    f"{place}{key}: {getattr(self, key)}; it must be below vocab_size, "
+                    f"{self.vocab_size}"
+                )
         if self.activation not in ACTIVATIONS:
             raise unknown_name("activation", self.activation, ACTIVATIONS, f"{place}activation")
         if self.norm not in NORMS:
@@ -105,6 +144,7 @@ class Shape:
             )
         if self.moe is not None:
             self.moe.check(self.n_layers, f"{place}moe")
+            limits.check(self.moe, MOE_LIMITS, f"{place}moe")
             if self.activation != "swiglu" or self.bias:
                 raise ConfigError(
                     f"{place}experts are SwiGLU without bias; with `moe` set, "

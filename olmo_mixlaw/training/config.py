@@ -28,6 +28,7 @@ from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.mixture.config import MixtureConfig
 from olmo_mixlaw.models.moe_config import MoEConfig
+from olmo_mixlaw.training.numbers import check_numbers
 
 # OLMo's own kinds of evaluator; the others are ours.
 OLMO_EVALUATORS = ("downstream", "lm")
@@ -152,7 +153,7 @@ def from_mapping(
 
     MixTrainConfig._register_resolvers()
     for key in ("model", "optimizer", "data"):  # OLMo looks into them before they are read
-        if not isinstance(values.get(key) or {}, dict):
+        if not isinstance(values.get(key, {}), dict):
             raise ConfigError(f"{where}: {key}: expected a mapping, found {values[key]!r}")
     updated = MixTrainConfig.update_legacy_settings(OmegaConf.create(values))
     plain = OmegaConf.to_container(updated, resolve=False)
@@ -218,9 +219,7 @@ def check(config: MixTrainConfig, where: str, world_size: int, on_gpu: bool) -> 
         )
     if micro < 1:
         raise ConfigError(f"{where}: device_train_microbatch_size: {micro} must be at least 1")
-    for key in ("metrics_interval", "console_log_interval", "eval_interval"):
-        if getattr(config, key) < 1:
-            raise ConfigError(f"{where}: {key}: {getattr(config, key)} must be at least 1")
+    check_numbers(config, where)
     if config.precision not in (None, "fp32", "amp_bf16", "amp_fp16"):
         raise ConfigError(
             f"{where}: precision: {config.precision!r}; accepted are fp32, amp_bf16, amp_fp16"

@@ -6,21 +6,30 @@
         args: {config: mixture.yaml, tokenizer: tokenizer.json, vocab_size: 1024, ...}
 
 OLMo shuffles a custom dataset. `shuffle_seed`, the run's own seed, undoes that, so that examples
-come in the order of the plan; without it only constant ratios make sense.
+come in the order of the plan; without it only constant ratios make sense. OLMo hands
+`data.instance_filter` to no custom dataset: `args.instance_filter` takes the same keys, and
+`collate_config: {instance_mask_field: instance_mask}` hands on what it leaves out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
+from olmo.config import InstanceFilterConfig
 from torch.utils.data import Dataset
 
-from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.errors import ConfigError, unknown_name
 from olmo_mixlaw.mixture.config import MixtureConfig
 from olmo_mixlaw.mixture.opened import open_mixture, steps_until_exhausted
 from olmo_mixlaw.mixture.schedule import RunLength
+from olmo_mixlaw.training.loader import repeats
+from olmo_mixlaw.training.numbers import check_filter
+
+WHERE = "data.custom_dataset.args"
 
 
 class MixtureDataset(Dataset):
@@ -42,7 +51,9 @@ class MixtureDataset(Dataset):
         seed: int = 0,
         shuffle_seed: int | None = None,
         memmap_dtype: str = "uint16",
+        instance_filter: Mapping[str, int] | None = None,
     ) -> None:
+        self.instance_filter = _filter(instance_filter)
         run = RunLength(n_steps, global_train_batch_size, sequence_length)
         self.mixture = open_mixture(
             MixtureConfig(file=config),
@@ -53,7 +64,7 @@ class MixtureDataset(Dataset):
             eos_token_id=eos_token_id,
             seed=seed,
             memmap_dtype=memmap_dtype,
-            where="data.custom_dataset.args",
+            where=WHERE,
         )
         path = self.mixture.where
         if steps_until_exhausted(self.mixture, run) < n_steps:
@@ -80,4 +91,25 @@ class MixtureDataset(Dataset):
         inside = np.array([example % len(self.mixture.plan)])
         tokens, sources = self.mixture.sequences(inside)
         label = self.mixture.labels[int(sources[0])]
-        return {"input_ids": torch.from_numpy(tokens[0]), "metadata": {"label": label}}
+        item = {"input_ids": torch.from_numpy(tokens[0]), "metadata": {"label": label}}
+        if self.instance_filter is not None:
+            item["instance_mask"] = not repeats(tokens[0], self.instance_filter)
+        return item
+
+
+def _filter(values: Mapping[str, int] | None) -> InstanceFilterConfig | None:
+    """OLMo's filter of sequences that repeat themselves. Raises `ConfigError`."""
+    if values is None:
+        return None
+    where = f"{WHERE}: instance_filter"
+    known = [field.name for field in fields(InstanceFilterConfig)]
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping with {', '.join(known)}")
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_name("key", key, known, where)
+        if type(value) is not int:
+            raise ConfigError(f"{where}: {key}: {value!r}; it must be a whole number")
+    limits = InstanceFilterConfig(**values)
+    check_filter(limits, where)
+    return limits

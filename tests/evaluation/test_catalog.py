@@ -212,7 +212,8 @@ def test_a_broken_package_is_named_once_and_breaks_nothing(
     assert "capitals" not in catalog.task_names()
     assert "bio_recall::mixlaw" in olmes.task_configs()
     assert "mixlaw" in olmes.task_suites()
-    assert set(olmes.tasks()) == set(olmes.hosted())
+    assert set(olmes.tasks()) >= set(olmes.hosted())
+    assert "capitals" not in olmes.tasks()
     (line,) = capsys.readouterr().err.splitlines()
     assert "task 'capitals' of package 'my-quiz'" in line
     assert said in line

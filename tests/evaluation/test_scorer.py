@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,35 @@ def test_weights_that_do_not_fit_are_refused(checkpoint: Path, tmp_path: Path) -
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(CheckpointError, match=r"model\.pt"):
         load_model(tmp_path)
+
+
+class Runs:
+    """A pickle that would run code."""
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return Path, ("of", "code")
+
+
+def test_pickles_that_hold_more_than_weights_are_named(
+    checkpoint: Path, hugging_face: Path, tmp_path: Path
+) -> None:
+    olmo, hf = tmp_path / "olmo", tmp_path / "hf"
+    shutil.copytree(checkpoint, olmo)
+    torch.save({"a": Runs()}, olmo / "model.pt")
+    with pytest.raises(CheckpointError, match=r"olmo/model\.pt: is a pickle that holds more than"):
+        load_model(olmo)
+    shutil.copytree(hugging_face, hf)
+    (hf / "model.safetensors").unlink()
+    torch.save({"a": Runs()}, hf / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"hf/pytorch_model\.bin: is a pickle .*safetensors"):
+        load_model(hf)
+    (hf / "pytorch_model.bin").write_bytes(b"PK\3\4" + b"\0" * 50)
+    with pytest.raises(CheckpointError, match=r"hf/pytorch_model\.bin: can't be read: "):
+        load_model(hf)
+    (hf / "pytorch_model.bin").unlink()
+    (hf / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(CheckpointError, match=r"hf/model\.safetensors: can't be read: "):
+        load_model(hf)
 
 
 def test_missing_tokenizer_names_the_option(checkpoint: Path, tmp_path: Path) -> None:

@@ -224,9 +224,11 @@ def _mixture(folder: Path) -> Any:
 
 def _train(folder: Path) -> Any:
     from olmo_mixlaw.training.config import check, load, max_steps
+    from olmo_mixlaw.training.schedulers import check_scheduler
 
     config = load(folder / "train.yaml")
     check(config, "train.yaml", 1, False)
+    check_scheduler(config, "train.yaml")
     return max_steps(config, "train.yaml")
 
 

@@ -107,7 +107,7 @@ def test_a_domain_never_varied_is_named() -> None:
 
 def test_one_size_drops_the_size_term_and_refuses_another_size() -> None:
     design = transfer_losses(grid(sizes=1, mixtures=16), noise=0.002)
-    fitted = fit("transfer", design)
+    fitted = fit("transfer", design, level=False)
     assert not fitted.parameters["parameter"].isin(["A", "alpha"]).any()
     with pytest.raises(FitError, match="one n_params only"):
         fitted.predict(design.ratios, 1e9, 1e9)

@@ -48,7 +48,7 @@ def test_a_budget_never_seen_gets_no_luck_of_another() -> None:
 
 def test_beyond_the_table_the_residual_stays_as_at_its_edge() -> None:
     design = transfer_losses(grid(sizes=3, mixtures=10), noise=0.01)
-    fitted = fit("kriging", design)
+    fitted = fit("kriging", design, level=False)
     [base] = fitted.law.parts(fitted)
     h = design.ratios[:4]
     lift = [fitted.predict(h, n, 1e9) / base.predict(h, n, 1e9) for n in (1.6e8, 1.6e10)]

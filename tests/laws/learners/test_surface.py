@@ -27,7 +27,7 @@ def stacked() -> Fit:
 
 def check(fitted: Fit, n_params: float, n_tokens: float) -> None:
     ratios = np.random.default_rng(3).dirichlet(np.full(4, 3.0), 6)
-    at = fitted.law.surface(fitted, n_params, n_tokens)
+    at = fitted.surface(n_params, n_tokens)
     losses, slopes = at(ratios, True)
     np.testing.assert_allclose(losses, fitted.predict(ratios, n_params, n_tokens), rtol=1e-9)
     assert slopes is not None
@@ -65,8 +65,8 @@ def test_trees_of_a_stack_take_part_in_what_is_reported() -> None:
     fitted = fit(law, design(), settings=Settings(strict=False))
     assert fitted.steps == ("regmix" in fitted.state["fits"])
     ratios = np.random.default_rng(3).dirichlet(np.full(4, 3.0), 6)
-    smooth = fitted.law.surface(fitted, 4e7, 1e9)(ratios, False)[0]
-    whole = fitted.law.with_steps(fitted, smooth, fitted.scene.inputs(ratios, 4e7, 1e9))
+    smooth = fitted.surface(4e7, 1e9)(ratios, False)[0]
+    whole = fitted.with_steps(smooth, ratios, 4e7, 1e9)
     np.testing.assert_allclose(whole, fitted.predict(ratios, 4e7, 1e9), rtol=1e-9)
     best = optimum(fitted, 4e7, 1e9)
     np.testing.assert_allclose(best.losses, fitted.predict(best.ratios, 4e7, 1e9)[0], rtol=1e-9)
