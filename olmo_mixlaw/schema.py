@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import shlex
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -146,10 +147,36 @@ def _nested(override: str, place: str) -> dict[str, Any]:
     parts = key.strip().split(".")
     if not sign or not all(parts):
         raise ConfigError(f"{place}: overrides are written KEY=VALUE or KEY.SUB=VALUE")
-    nested = {parts.pop(): parse(text, place) if text.strip() else ""}
+    try:
+        nested = {parts.pop(): parse(text, place) if text.strip() else ""}
+    except ConfigError as error:
+        raise _misspelt(key.strip(), " ".join(text.split()), place, error) from None
     while parts:
         nested = {parts.pop(): nested}
     return nested
+
+
+def _misspelt(key: str, text: str, place: str, error: ConfigError) -> ConfigError:
+    """The error for an override whose value is no YAML, with what was probably meant."""
+    problem, whole = str(error).partition("not valid YAML (")[2][:-1], _closed(text)
+    if not problem:
+        return error
+    if whole != text:
+        problem = "its brackets don't match"
+    else:
+        whole = "[A,B]" if set(text) & set("[]{}") else '"' + text.strip("\"'") + '"'
+    return ConfigError(f"{place}: {key}: {problem}; write {shlex.quote(f'{key}={whole}')}")
+
+
+def _closed(text: str) -> str:
+    """The text with the brackets that it lacks, and without those that close nothing."""
+    closers, missing, whole = {"[": "]", "{": "}"}, "", ""
+    for sign in text:
+        inner, found, rest = missing.partition(sign) if sign in "]}" else ("", sign, missing)
+        if found:
+            whole, missing = f"{whole}{inner}{sign}", closers.get(sign, "") + rest
+    # A shell cuts an unquoted `[a, b]` after its comma.
+    return whole + (" ..." if whole.endswith(",") else "") + missing
 
 
 def _by_number(config: Any, values: Any) -> Any:
@@ -261,6 +288,9 @@ def _fitted_items(value: Any, annotation: Any, where: str, key: str) -> Any:
         return {str(k): _fitted(v, inner[0], where, _join(key, k)) for k, v in value.items()}
     if isinstance(value, dict) and not dataclasses.is_dataclass(_strip_optional(inner[0])[0]):
         raise _wrong(value, annotation, where, key)
+    if several := _several(value, inner[0], where):
+        spelt = f"{key}=[{several}]" if where.startswith("override") else f"[{several}]"
+        raise ConfigError(f"{where}: {key}: {value!r} is one value; write several as {spelt}")
     items = list(value) if isinstance(value, list | tuple) else [value]
     wanted = [inner[0]] * len(items)
     if origin is tuple and inner[-1] is not Ellipsis:
@@ -271,6 +301,15 @@ def _fitted_items(value: Any, annotation: Any, where: str, key: str) -> Any:
         _fitted(item, kind, where, f"{key}.{i}" if isinstance(item, dict) else f"{key}[{i}]")
         for i, (item, kind) in enumerate(zip(items, wanted, strict=True))
     ]
+
+
+def _several(value: Any, kind: Any, where: str) -> str:
+    """The names or numbers in a text that was given for a list; none where it may be one name."""
+    if not isinstance(value, str) or not (kind in (int, float) or where.startswith("override")):
+        return ""
+    parts = re.split(r"[,;\s]+" if kind in (int, float) else r",\s*", value.strip("()[]{} "))
+    plain = all(re.fullmatch(r"[\w.+-]+", part) for part in parts)
+    return ",".join(parts) if plain and len(parts) > 1 else ""
 
 
 def _fitted_scalar(value: Any, annotation: type, where: str, key: str) -> Any:

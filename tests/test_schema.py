@@ -1,3 +1,4 @@
+import shlex
 from dataclasses import dataclass, field
 
 import pytest
@@ -170,7 +171,7 @@ def test_a_file_too_large_to_be_one_of_ours_is_not_read(tmp_path, monkeypatch):
         ("counts=few", "override 'counts=few': counts[0]: Value 'few': expected a whole number"),
         ("counts", "override 'counts': overrides are written KEY=VALUE"),
         ("=3", "override '=3': overrides are written KEY=VALUE"),
-        ("one=[", "override 'one=[':1: not valid YAML"),
+        ("one=[", "override 'one=[': one: its brackets don't match; write 'one=[]'"),
         ("layers.4.depth=3", "override 'layers.4.depth=3': there is no item 4: the list has 1"),
         ("inner.depth.x=1", "inner.depth: Value {'x': 1}: expected a whole number"),
     ],
@@ -180,6 +181,47 @@ def test_a_wrong_override_is_not_blamed_on_the_file(tmp_path, override, message)
         many(tmp_path, "layers: [{depth: 1}]", override)
     assert str(caught.value).startswith(message) or message in str(caught.value)
     assert "many.yaml" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "right"),
+    [
+        ("names=[w16,w32", "names=[w16,w32]"),
+        ("names=[w16,", "names=[w16, ...]"),
+        ("counts=[0,1", "counts=[0,1]"),
+        ("counts=]0", "counts=0"),
+        ("shares={a: 1", "shares={a: 1}"),
+        ("layers=[{depth: 1]", "layers=[{depth: 1}]"),
+        ("counts=0,1", "counts=[0,1]"),
+        ("counts=4M, 8M", "counts=[4M,8M]"),
+        ("counts=(0,1)", "counts=[0,1]"),
+        ("counts=0 1", "counts=[0,1]"),
+        ("pair=0,1", "pair=[0,1]"),
+        ("names=w16,w32", "names=[w16,w32]"),
+        ("counts=[1,,2]", "counts=[A,B]"),
+        ("one=@x", 'one="@x"'),
+        ("one='x", 'one="x"'),
+        ("inner.depth=[1", "inner.depth=[1]"),
+    ],
+)
+def test_an_override_that_cannot_be_read_shows_the_right_spelling(tmp_path, override, right):
+    with pytest.raises(ConfigError) as caught:
+        many(tmp_path, "one: a", override)
+    said = str(caught.value)
+    key = override.partition("=")[0]
+    assert said.startswith(f"override {override!r}: {key}: ")
+    assert said.endswith((f"write {shlex.quote(right)}", f"write several as {right}"))
+    assert "YAML" not in said
+    if "..." not in right and "A,B" not in right:
+        assert many(tmp_path, "one: a", right)
+
+
+def test_a_comma_in_a_file_may_be_meant(tmp_path):
+    assert many(tmp_path, "names: a,b.npy").names == ["a,b.npy"]
+    given = "names=mixlaw:biography?pools=a:1,b:2"
+    assert many(tmp_path, "one: a", given).names == [given[6:]]
+    with pytest.raises(ConfigError, match=r"many.yaml: counts: '0, 1' is one value; .* \[0,1\]"):
+        many(tmp_path, "counts: 0, 1")
 
 
 def test_an_override_reaches_into_a_list(tmp_path):

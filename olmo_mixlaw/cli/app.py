@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": ("olmo_mixlaw.cli.compare:compare", "Compare laws by held-out error."),
     "optimize": ("olmo_mixlaw.cli.optimize:optimize", "Find the best mixture under a fitted law."),
     "predict": ("olmo_mixlaw.cli.predict:predict", "Predict losses with a fitted law."),
+    "knowledge": ("olmo_mixlaw.cli.knowledge:knowledge", "Predict if facts will be learned."),
     "olmes": ("olmo_mixlaw.cli.olmes:olmes", "Run OLMES with our tasks, in this process."),
     "doctor": ("olmo_mixlaw.cli.doctor:doctor", "Check what works in this environment."),
 }

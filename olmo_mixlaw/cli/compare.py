@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from olmo_mixlaw.atomic import open_atomic
+from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.cli.options import SEED, check_figure, given_table, refuse_input, table_options
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.errors import ConfigError
+
+if TYPE_CHECKING:
+    from olmo_mixlaw.laws.choice.selection import Comparison
+    from olmo_mixlaw.runs import RunTable
 
 
 @click.command()
@@ -39,7 +44,9 @@ from olmo_mixlaw.errors import ConfigError
 @click.option("--figure", default=None, metavar="FILE", help="Draw the held-out errors.")
 @click.option("--out", default=None, help="Also write the table as CSV.")
 @SEED
+@answers
 def compare(
+    answer: Answer,
     laws: str,
     folds: int,
     capacity: str,
@@ -70,7 +77,8 @@ def compare(
     result = selection.compare(
         design, chosen, folds=folds, seed=seed, progress=lambda line: click.echo(line, err=True)
     )
-    print(result.text())
+    answer.show(result.text())
+    answer.document = document(table, result) | {"saved": out}
     if figure:
         from olmo_mixlaw.report import law_figures
 
@@ -80,6 +88,20 @@ def compare(
         with open_atomic(out, newline="") as file:
             shown = result.frame.assign(unit=result.unit)
             shown.to_csv(file, index=False, lineterminator="\n")
+
+
+def document(table: RunTable, result: Comparison) -> dict[str, Any]:
+    """A comparison as `--json` has it; `regret` is in `unit`."""
+    names = {"mre": "mre_percent", "noise_floor": "noise_floor_percent"}
+    return {
+        "unit": result.unit,
+        "runs": int(table.losses["run_id"].nunique()),
+        "rows": result.frame.rename(columns=names),
+        "choice": result.choice,
+        "reason": result.reason,
+        "verdict": result.verdict or None,
+        "warnings": [*table.notes, *table.cautions()],
+    }
 
 
 def _rho(capacity: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from itertools import islice
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.datasets.base import Dataset, Ledger
 from olmo_mixlaw.datasets.tokenizer import end_of_text, load_tokenizer, wrong_end
 from olmo_mixlaw.datasets.uri import open_dataset
@@ -56,7 +56,7 @@ def show(
         click.echo(f"{text}\n")
     for question in _some_questions(dataset, documents):
         click.echo(f"? {question.prompt} ___ [{question.answer}]")
-    _print_ledger(dataset.ledger(**_context(tokenizer, ratio, tokens)))
+    click.echo(_ledger_text(dataset.ledger(**_context(tokenizer, ratio, tokens))))
 
 
 @data.command()
@@ -64,17 +64,16 @@ def show(
 @_tokenizer
 @_ratio
 @_tokens
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@answers
 def ledger(
-    uri: str, tokenizer: str | None, ratio: float | None, tokens: float | None, as_json: bool
+    answer: Answer, uri: str, tokenizer: str | None, ratio: float | None, tokens: float | None
 ) -> None:
     """Count what a dataset holds: bits, tokens, exposures."""
     counted = open_dataset(uri).ledger(**_context(tokenizer, ratio, tokens))
-    if as_json:
-        keys = ("quantity", "value", "unit")
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in counted.rows]))
-    else:
-        _print_ledger(counted)
+    answer.document = [
+        dict(zip(("quantity", "value", "unit"), row, strict=True)) for row in counted.rows
+    ]
+    answer.show(_ledger_text(counted))
 
 
 def _some_questions(dataset: Dataset, n: int) -> list[Any]:
@@ -82,14 +81,15 @@ def _some_questions(dataset: Dataset, n: int) -> list[Any]:
     return questions[:: max(len(questions) // max(n, 1), 1)][:n]
 
 
-def _print_ledger(counted: Ledger) -> None:
-    click.echo()
+def _ledger_text(counted: Ledger) -> str:
+    lines = [""]
     width = max((len(row[0]) for row in counted.rows), default=0)
     for quantity, value, unit in counted.rows:
         shown = f"{value:,.4g}" if isinstance(value, float) else str(value)
         if isinstance(value, int):
             shown = f"{value:,}"
-        click.echo(f"{quantity:<{width}}  {shown} {unit}".rstrip())
+        lines.append(f"{quantity:<{width}}  {shown} {unit}".rstrip())
+    return "\n".join(lines)
 
 
 @data.command()

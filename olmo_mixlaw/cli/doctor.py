@@ -6,7 +6,6 @@ it fails and says how to mend it. Nothing here raises.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from typing import Literal
 import click
 
 from olmo_mixlaw import __version__
+from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.errors import MixlawError
 from olmo_mixlaw.plugin import GROUP, TABLES
 from olmo_mixlaw.registry import DATASETS, LADDERS, LAWS, SCHEDULES, TASKS
@@ -51,22 +51,18 @@ class Finding:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> None:
+@answers
+def doctor(answer: Answer) -> None:
     """Check what works in this environment, and say how to mend what doesn't."""
     findings = examine()
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
-        if any(finding.state == "fails" for finding in findings):
-            raise click.exceptions.Exit(1)
-        return
+    answer.document = [asdict(finding) for finding in findings]
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        click.echo(f"{finding.mark} {finding.name:<{width}}  {finding.text}")
+        answer.show(f"{finding.mark} {finding.name:<{width}}  {finding.text}")
         if finding.mend:
-            click.echo(f"  {'':<{width}}  mend: {finding.mend}")
+            answer.show(f"  {'':<{width}}  mend: {finding.mend}")
     failed = [finding for finding in findings if finding.state == "fails"]
-    click.echo("everything needed works" if not failed else f"{len(failed)} to mend")
+    answer.show("everything needed works" if not failed else f"{len(failed)} to mend")
     if failed:
         raise click.exceptions.Exit(1)
 

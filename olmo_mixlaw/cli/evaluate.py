@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.errors import MixlawError
 
 
@@ -21,7 +22,9 @@ from olmo_mixlaw.errors import MixlawError
 @click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")
 @click.option("--processes", type=int, default=1, show_default=True, help="That share the work.")
 @click.option("--list-tasks", is_flag=True, help="Print the names of tasks and suites.")
+@answers
 def evaluate(
+    answer: Answer,
     model: Path | None,
     tasks: tuple[str, ...],
     output_dir: Path | None,
@@ -41,11 +44,14 @@ def evaluate(
     torchrun --nproc-per-node 8 -m olmo_mixlaw evaluate ... (or --processes 8)
     """
     from olmo_mixlaw.evaluation import catalog, run
+    from olmo_mixlaw.evaluation.provenance import newest_checkpoint
     from olmo_mixlaw.evaluation.ranks import of_launcher
+    from olmo_mixlaw.study.places import moved_tokenizer
 
     if list_tasks:
+        answer.document = {"tasks": catalog.task_names(), "suites": catalog.suite_names()}
         for name in [*catalog.task_names(), *catalog.suite_names()]:
-            click.echo(name)
+            answer.show(name)
         return
     for value, name in ((model, "MODEL"), (tasks, "--task"), (output_dir, "--output-dir")):
         if not value:
@@ -54,6 +60,8 @@ def evaluate(
     assert output_dir is not None
     if limit is not None and limit.is_integer():
         limit = int(limit)
+    if tokenizer is None and model.is_dir():
+        tokenizer = moved_tokenizer(newest_checkpoint(model))
     ranks = of_launcher()
     try:
         frame = run.evaluate(
@@ -78,5 +86,6 @@ def evaluate(
     if not ranks.first:
         return
     shown = frame[["task", "metric", "value", "n_instances", "stderr"]]
-    click.echo(shown.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.6g}"))
+    answer.show(shown.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.6g}"))
+    answer.document = {"model": model, "scores": frame, "saved": output_dir}
     click.echo(f"written to {output_dir}")

@@ -24,11 +24,13 @@ def export() -> None:
     is_flag=True,
     help="Export to olmo_mixlaw's class: shared experts, dense layers, sigmoid routing.",
 )
-def hf(checkpoint: Path, out: Path, tokenizer: str | None, own_class: bool) -> None:
+def hf(checkpoint: Path, out: Path, tokenizer: str | Path | None, own_class: bool) -> None:
     """Write the unsharded OLMo CHECKPOINT as the HuggingFace folder OUT."""
     from olmo_mixlaw.datasets.tokenizer import load_tokenizer, wrong_end
     from olmo_mixlaw.models.export import export as write
+    from olmo_mixlaw.study.places import moved_tokenizer
 
+    tokenizer = tokenizer or moved_tokenizer(checkpoint)
     written = write(checkpoint, out, tokenizer=tokenizer, own_class=own_class)
     eos = json.loads((written / "config.json").read_text(encoding="utf-8"))["eos_token_id"]
     if problem := wrong_end(load_tokenizer(written / "tokenizer.json"), eos):

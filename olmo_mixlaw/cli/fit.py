@@ -12,9 +12,12 @@ import click
 import numpy as np
 import pandas as pd
 
+from olmo_mixlaw.cli.answer import Answer, answers
+from olmo_mixlaw.cli.counts import COUNT, counted
 from olmo_mixlaw.cli.options import (
     BOOTSTRAP,
     LEVEL,
+    NO_LEVEL,
     SEED,
     check_figure,
     given_table,
@@ -29,11 +32,13 @@ from olmo_mixlaw.registry import DEFAULT_LAW
 
 if TYPE_CHECKING:
     from olmo_mixlaw.laws.fitted import Fit
-    from olmo_mixlaw.runs import Design
+    from olmo_mixlaw.runs import Design, RunTable
 
 
 # More parameters than this are summed up.
 MOST_SHOWN = 60
+# How much the intervals hold that the fit's own standard errors give.
+STANDARD_ERROR = 0.68
 
 
 @click.command()
@@ -46,6 +51,19 @@ MOST_SHOWN = 60
     show_default=True,
     help="What N is for mixtures of experts: total, active, or effective (between both, rho "
     "fitted).",
+)
+@click.option(
+    "--available",
+    multiple=True,
+    metavar="DOMAIN=TOKENS",
+    help="Tokens that a domain had in all runs, which repeat it when they see more. Default: the "
+    "table's columns available_<domain>.",
+)
+@click.option(
+    "--repeats",
+    type=float,
+    default=None,
+    help="Fix how many repeats are worth as much as fresh text. Default: fitted where runs repeat.",
 )
 @click.option("--rho", type=float, default=None, help="Fix the rho of --capacity effective.")
 @click.option(
@@ -66,18 +84,41 @@ MOST_SHOWN = 60
     show_default=True,
     help="Also measure the law on mixtures held out in five folds: five more fits.",
 )
+@NO_LEVEL
+@click.option(
+    "--anchor",
+    default=None,
+    metavar="PATH",
+    help="A table of one or a few runs at or near the scale of interest, of the same domains and "
+    "targets: they tell the level there, and no law is fitted to them. A column `anchor` of the "
+    "table marks such runs too.",
+)
+@click.option(
+    "--vocabulary",
+    type=COUNT,
+    default=None,
+    help="Tokens whose embeddings n_params leave out, 0 where they count them. Default: what the "
+    "table's n_embedding says, else 50304.",
+)
 @BOOTSTRAP
 @click.option("--parameters", is_flag=True, help="Print every parameter, however many.")
 @click.option("--figure", default=None, metavar="FILE", help="Draw predicted against measured.")
 @click.option("--out", "out", default="fit.json", show_default=True, help="Where the fit goes.")
 @SEED
+@answers
 def fit(
+    answer: Answer,
     law: str,
     capacity: str,
+    available: tuple[str, ...],
+    repeats: float | None,
     rho: float | None,
     benchmark: str | None,
     chance: tuple[str, ...],
     held_out: bool,
+    level: bool,
+    anchor: str | None,
+    vocabulary: float | None,
     bootstrap: int,
     parameters: bool,
     figure: str | None,
@@ -89,6 +130,7 @@ def fit(
     from olmo_mixlaw.laws import fitting
     from olmo_mixlaw.laws.choice import selection
     from olmo_mixlaw.laws.law import resolve
+    from olmo_mixlaw.laws.repetition import with_available
 
     check_figure(figure)
     chosen = resolve(law, "--law")
@@ -102,17 +144,33 @@ def fit(
         refuse_input("--out", written, options["table"], options["ratios"], options["metrics"])
     table = given_table(options)
     design = table.design()
+    tokens = pairs(available, "--available", counted) or None
+    if tokens and design.available is not None:
+        raise ConfigError("--available: the table says what domains had (available_<domain>)")
+    design = with_available(design, tokens) if tokens else design
     old = _fit_there(out)
     print(table.text())
     if capacity == "total" and design.active_known and not _dense(design):
         print("N counts all parameters; the table has active ones too (--capacity)")
     print()
-    fitted = fitting.fit(chosen, table, seed=seed, capacity=capacity, rho=rho)
+    fitted = fitting.fit(
+        chosen,
+        table,
+        seed=seed,
+        capacity=capacity,
+        rho=rho,
+        level=level,
+        anchors=_anchors(anchor, level, options),
+        vocabulary=vocabulary,
+        available=tokens,
+        repeats=repeats,
+    )
     held = selection.held_out(chosen, fitted.size.applied(design), seed=seed) if held_out else {}
     if held:
         known = {"mixture_r2": held["mixture_r2"], "held_out_mre": held["mre"]}
         fitted = replace(fitted, provenance=fitted.provenance | known)
-    guess = fitted.predict(design.ratios, design.n_params, design.n_tokens, design.n_active)
+    at = (design.ratios, design.n_params, design.n_tokens, design.n_active)
+    guess = fitted.predict(*at, available=design.available)
     kept = _kept(old, fitted, out)
     path = fitted.save(out)
     shown = fitted.parameters
@@ -123,17 +181,29 @@ def fit(
     if len(free):
         short = free if parameters or len(free) <= MOST_SHOWN else _summary(free)
         with pd.option_context("display.float_format", "{:.4g}".format):
-            print(f"{short.to_string(index=False)}\n")
+            answer.show(f"{short.to_string(index=False)}\n")
         if len(short) < len(free):
-            print(f"(medians and ranges of {len(free)} parameters; all of them: --parameters)\n")
-    print(
+            answer.show(
+                f"(medians and ranges of {len(free)} parameters; all of them: --parameters)\n"
+            )
+    error = 100 * float(np.nanmean(np.abs(guess / design.losses - 1)))
+    answer.show(
         f"{fitted.law.label}: {fitted.law.written(fitted.scene)}\n"
         f"{len(design)} runs, {fitted.n_parameters} parameters, error on the runs fitted "
-        f"{100 * np.nanmean(np.abs(guess / design.losses - 1)):.3f} % ({_held_text(held)})\n"
-        f"saved to {path}{kept}"
+        f"{error:.3f} % ({_held_text(held)})"
     )
+    if fitted.level is not None:
+        answer.show(fitted.level.text())
+    if fitted.repetition is not None:
+        answer.show(fitted.repetition.text())
+    print(f"saved to {path}{kept}")
     if verdict := fitted.cannot_tell_mixtures():
-        print(verdict)
+        answer.show(verdict)
+    answer.document = document(table, fitted, error, held) | {
+        "level": LEVEL if bootstrap else STANDARD_ERROR,
+        "parameters": shown,
+        "saved": path,
+    }
     if benchmark:
         from olmo_mixlaw.advice.curve import CHANCE
         from olmo_mixlaw.advice.scores import fit_scores
@@ -146,14 +216,55 @@ def fit(
             capacity=capacity,
             rho=fitted.size.rho,
         )
-        print(f"\n{scores.text()}\n{scores.law.parameters().round(4).to_string(index=False)}")
+        curves = scores.law.parameters()
+        answer.show(f"\n{scores.text()}\n{curves.round(4).to_string(index=False)}")
         print(f"saved to {scores.save(benchmark)}")
+        answer.document["benchmark"] = {
+            "route": scores.route,
+            "held_out": scores.split,
+            "errors": scores.errors,
+            "tasks": curves,
+            "dropped": scores.dropped,
+            "saved": benchmark,
+        }
     if figure:
         from olmo_mixlaw.report import law_figures
 
         seen = fitted.size.applied(design)
         drawn = law_figures.predicted_against_measured(seen, guess, fitted.law.name)
         print(f"drew {law_figures.save(drawn, figure)}")
+
+
+def _anchors(path: str | None, level: bool, options: Mapping[str, Any]) -> RunTable | None:
+    """The table of `--anchor`, read as the table is. Raises `ConfigError`, `DataError`."""
+    if path is None:
+        return None
+    if not level:
+        raise ConfigError("--anchor: tells the level, which --no-level leaves out")
+    return given_table({**options, "table": path, "ratios": None, "metrics": None})
+
+
+def document(
+    table: RunTable, fitted: Fit, error: float, held: Mapping[str, float]
+) -> dict[str, Any]:
+    """A fit as `--json` has it: errors in percent, losses in `unit`."""
+    names = {"mre": "mre_percent"}
+    return {
+        "verdict": fitted.cannot_tell_mixtures() or None,
+        "law": fitted.law.label,
+        "formula": fitted.law.written(fitted.scene),
+        "unit": fitted.unit,
+        "runs": fitted.n_rows,
+        "rows": len(table.losses),
+        "domains": fitted.domains,
+        "targets": fitted.targets,
+        "n_parameters": fitted.n_parameters,
+        "beyond_the_table": None if fitted.level is None else fitted.level.text(),
+        "training_error_percent": error,
+        "held_out": {names.get(key, key): value for key, value in held.items()} or None,
+        "warnings": [*table.notes, *table.cautions()],
+        "benchmark": None,
+    }
 
 
 def _held_text(held: Mapping[str, float]) -> str:

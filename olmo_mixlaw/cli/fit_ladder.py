@@ -14,7 +14,8 @@ from olmo_mixlaw.advice.ladder_csv import is_ladder, read_ladder
 from olmo_mixlaw.advice.reach import APART
 from olmo_mixlaw.advice.two_step import TwoStep, checked_tasks
 from olmo_mixlaw.atomic import open_atomic
-from olmo_mixlaw.cli.options import pairs
+from olmo_mixlaw.cli.answer import Answer, answers
+from olmo_mixlaw.cli.options import LEVEL, pairs
 from olmo_mixlaw.errors import ConfigError, DataError
 from olmo_mixlaw.registry import DEFAULT_LAW
 from olmo_mixlaw.report import ladder_figures, law_figures
@@ -80,7 +81,9 @@ class PublishedLadder:
 @click.option("--out", default="results/ladder", show_default=True, help="Folder of results.")
 @click.option("--seed", default=0, show_default=True, help="Seed of starts and intervals.")
 @click.pass_obj
+@answers
 def fit_ladder(
+    answer: Answer,
     published: PublishedLadder | None,
     runs: str | None,
     table: str | None,
@@ -125,6 +128,7 @@ def fit_ladder(
         if not wanted:
             raise ConfigError("--target: say which model to predict, as 7e9,4e12")
         checked_tasks(frame, str(source))
+        unit = "accuracy"
         chain, result = predict_tasks(
             frame, wanted, known, chance=floors, replicates=replicates, seed=seed
         )
@@ -141,16 +145,20 @@ def fit_ladder(
         if chance or sizes:
             option = "--chance" if chance else "--size"
             raise ConfigError(f"{option}: is for a table of tasks, and {source} is one of losses")
+        losses = RunTable.load(source)
+        unit = losses.unit
         result = predict_losses(
-            RunTable.load(source),
-            law or DEFAULT_LAW,
-            wanted,
-            replicates=max(replicates, 2),
-            seed=seed,
+            losses, law or DEFAULT_LAW, wanted, replicates=max(replicates, 2), seed=seed
         )
         figure = ladder_figures.figure_losses(result)
     drawn = law_figures.save(figure, folder / "ladder.png")
-    print(summary(result))
+    answer.show(summary(result))
+    answer.document = {
+        "unit": unit,
+        "level": LEVEL,
+        "predictions": result.rename(columns={"error": "error_percent"}),
+        "saved": folder / "predictions.csv",
+    }
     _write(result, folder / "predictions.csv")
     print(f"\nsaved {drawn} and {folder / 'predictions.csv'}")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
 
 from olmo_mixlaw import schema
+from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.models.ladder import NAME_COUNTS, Ladder, Rung, ladders, load_ladder, short
 
@@ -33,10 +35,16 @@ def ladder() -> None:
 
 
 @ladder.command("list")
-def list_ladders() -> None:
+@answers
+def list_ladders(answer: Answer) -> None:
     """The ladders that come with the package."""
-    for found in ladders():
-        click.echo(f"{found.name:14} {len(found.rungs):2} rungs  {found.description}")
+    known = list(ladders())
+    answer.document = [
+        {"name": found.name, "rungs": list(found.rungs), "description": found.description}
+        for found in known
+    ]
+    for found in known:
+        answer.show(f"{found.name:14} {len(found.rungs):2} rungs  {found.description}")
 
 
 @ladder.command()
@@ -47,34 +55,62 @@ def list_ladders() -> None:
     show_default=True,
     help="Tokens, as a multiple of what Chinchilla's rule gives.",
 )
-def show(name: str, multiple: float) -> None:
+@answers
+def show(answer: Answer, name: str, multiple: float) -> None:
     """Counts, memory, tokens and compute of every rung of NAME (a ladder, or its YAML file)."""
     if not multiple > 0:
         raise ConfigError(f"--multiple is {multiple}; it must be above 0")
     found = load_ladder(name)
-    click.echo(f"{found.name}: {found.description}\n")
-    click.echo(_table([COLUMNS, *(_row(rung, multiple) for rung in found.rungs.values())]))
-    click.echo("\n" + "\n".join(_conventions(found, multiple)))
+    answer.show(f"{found.name}: {found.description}\n")
+    answer.show(_table([COLUMNS, *(_row(rung, multiple) for rung in found.rungs.values())]))
+    answer.show("\n" + "\n".join(_conventions(found, multiple)))
+    answer.document = {
+        "name": found.name,
+        "description": found.description,
+        "rungs": [_counts(rung, multiple) for rung in found.rungs.values()],
+        "warnings": found.warnings(),
+    }
     for warning in found.warnings():
         click.echo(f"warning: {warning}", err=True)
+
+
+def _counts(rung: Rung, multiple: float) -> dict[str, Any]:
+    """A rung as `--json` has it: whole counts, tokens and bytes."""
+    steps, tokens = rung.n_steps(multiple), rung.n_tokens(multiple)
+    return {
+        "rung": rung.name,
+        "d_model": rung.d_model,
+        "n_layers": rung.n_layers,
+        "n_params": rung.n_params,
+        "n_active": rung.n_active,
+        "n_embedding": rung.n_embedding,
+        "flops_per_token": rung.flops_per_token,
+        "training_bytes": rung.training_bytes,
+        "learning_rate": rung.learning_rate,
+        "batch_tokens": rung.batch_tokens,
+        "warmup_tokens": rung.warmup_steps(steps) * rung.batch_tokens,
+        "n_tokens": tokens,
+        "flops": rung.training_flops(tokens),
+    }
 
 
 def _row(rung: Rung, multiple: float) -> tuple[str, ...]:
     steps = rung.n_steps(multiple)
     tokens = rung.n_tokens(multiple)
+    wide = partial(short, zeros=True)
     return (
         rung.name,
         str(rung.d_model),
         str(rung.n_layers),
-        short(rung.n_params),
-        short(rung.n_active),
-        short(rung.n_embedding),
+        wide(rung.n_params),
+        wide(rung.n_active),
+        wide(rung.n_embedding),
         f"{rung.flops_per_token:.2e}",
         _bytes(rung.training_bytes),
         f"{rung.learning_rate:.2e}",
-        short(rung.batch_tokens),
-        short(rung.warmup_steps(steps) * rung.batch_tokens),
-        short(tokens),
+        wide(rung.batch_tokens),
+        wide(rung.warmup_steps(steps) * rung.batch_tokens),
+        wide(tokens),
         f"{rung.training_flops(tokens):.2e}",
     )
 
@@ -110,7 +146,9 @@ def _conventions(found: Ladder, multiple: float) -> list[str]:
 @click.option("--top-k", default=4, show_default=True, help="Routed experts a token.")
 @click.option("--shared", default=1, show_default=True, help="Shared experts.")
 @click.option("--like", help="A ladder whose vocabulary, context, norms and router to take.")
+@answers
 def make(
+    answer: Answer,
     active: str,
     total: str | None,
     sparsity: float | None,
@@ -136,17 +174,27 @@ def make(
     shape = invent(
         n_active, n_params, num_experts=experts, top_k=top_k, shared_experts=shared, base=base
     )
-    name = short(shape.n_params)
+    name = short(shape.n_params, zeros=True)
     if shape.moe is not None:
-        name += f"-A{short(shape.n_active)}"
+        name += f"-A{short(shape.n_active, zeros=True)}"
     fields: dict[str, Any] = {
         key: getattr(shape, key) for key in ("d_model", "n_layers", "n_heads", "mlp_size")
     }
+    moe = None
     if shape.moe is not None:
         keys = ("num_experts", "top_k", "expert_size", "shared_experts", "dense_layers")
-        fields["moe"] = _inline({key: getattr(shape.moe, key) for key in keys})
-    click.echo(f"  {name}: {_inline(fields)}")
-    click.echo(
+        moe = {key: getattr(shape.moe, key) for key in keys}
+        fields["moe"] = _inline(moe)
+    answer.document = {
+        "rung": name,
+        "n_params": shape.n_params,
+        "n_active": shape.n_active,
+        "n_embedding": shape.n_embedding,
+        "shape": {key: value for key, value in fields.items() if key != "moe"},
+        "moe": moe,
+    }
+    answer.show(f"  {name}: {_inline(fields)}")
+    answer.show(
         f"# {shape.n_params:,} parameters, {shape.n_active:,} active "
         f"(total/active {shape.sparsity:.1f}), {shape.n_embedding:,} in embeddings "
         f"(vocabulary {shape.vocab_size:,})"

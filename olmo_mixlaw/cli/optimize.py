@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw.atomic import write_text
+from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.cli.counts import COUNT, counted
 from olmo_mixlaw.cli.options import (
     BOOTSTRAP,
     LEVEL,
+    NO_LEVEL,
     SEED,
     check_figure,
+    loaded,
     pairs,
     refits,
     refuse_input,
@@ -67,16 +70,21 @@ BEYOND_TRIED = 0.02
     "--available",
     multiple=True,
     metavar="DOMAIN=TOKENS",
-    help="Tokens that a domain has: caps its repetition.",
+    help="Tokens that a domain has: a run that sees more repeats it, which counts for less.",
 )
 @click.option(
     "--cap-tokens",
     type=COUNT,
     default=None,
-    help="Tokens of the run that the mixture is for, where --available caps another budget than "
-    "--n-tokens: a swarm of one budget can't speak of others.",
+    help="Tokens of the run that the mixture is for, where it is another budget than --n-tokens: "
+    "a swarm of one budget can't speak of others, but repeats its --available as that run would.",
 )
-@click.option("--max-epochs", default=4.0, show_default=True, help="Repetitions allowed.")
+@click.option(
+    "--max-epochs",
+    type=float,
+    default=None,
+    help="See no domain of --available more often. Default: as often as it is worth.",
+)
 @click.option(
     "--kl",
     default=0.0,
@@ -104,11 +112,14 @@ BEYOND_TRIED = 0.02
     "bootstrap's optima gain over this mixture, or else the fit's residual noise.",
 )
 @table_options
+@NO_LEVEL
 @BOOTSTRAP
 @click.option("--figure", default=None, metavar="FILE", help="Draw the mixture (PNG, SVG, PDF).")
 @click.option("--out", default=None, help="Write the mixture as YAML.")
 @SEED
+@answers
 def optimize(
+    answer: Answer,
     fit_path: str,
     n_params: float,
     n_active: float | None,
@@ -121,11 +132,12 @@ def optimize(
     at_most: tuple[str, ...],
     available: tuple[str, ...],
     cap_tokens: float | None,
-    max_epochs: float,
+    max_epochs: float | None,
     kl: float,
     prior: tuple[str, ...],
     near_optimal: bool,
     tolerance: float | None,
+    level: bool,
     bootstrap: int,
     figure: str | None,
     out: str | None,
@@ -134,10 +146,11 @@ def optimize(
 ) -> None:
     """Find the mixture of least loss, or of the best scores, under a saved FIT."""
     from olmo_mixlaw import advice
-    from olmo_mixlaw.laws.fitted import Fit
+    from olmo_mixlaw.advice.repetition import for_run
+    from olmo_mixlaw.laws.choice.uncertainty import predicted_interval
 
     check_figure(figure)
-    fitted, goal = Fit.load(fit_path), None
+    fitted, goal = loaded(fit_path, level), None
     if task_weight and not benchmark:
         raise ConfigError("--task-weight: needs --benchmark")
     if benchmark:
@@ -154,6 +167,8 @@ def optimize(
         raise ConfigError("--prior: needs --kl, how strongly it pulls")
     if cap_tokens is not None and not available:
         raise ConfigError("--cap-tokens: needs --available, the tokens that domains have")
+    if max_epochs is not None and not available:
+        raise ConfigError("--max-epochs: needs --available, the tokens that domains have")
     refuse_input("--out", out, fit_path, benchmark, options["table"])
     steps = [_scale(text) for text in path]
     how: dict[str, Any] = {
@@ -162,7 +177,7 @@ def optimize(
         "lower": pairs(at_least, "--at-least"),
         "upper": pairs(at_most, "--at-most"),
         "available_tokens": pairs(available, "--available", counted) or None,
-        "max_epochs": max_epochs,
+        "max_epochs": max_epochs if available else None,
         "cap_tokens": cap_tokens,
         "prior": pairs(prior, "--prior") or None,
         "kl": kl,
@@ -180,23 +195,32 @@ def optimize(
             "tried_high": fitted.mixtures.max(0),
         }
     )
-    losses = pd.DataFrame({"target": best.targets, "loss": best.losses})
+    if best.epochs is not None:
+        ranges["epochs"] = best.epochs
+    asked = for_run(fitted, n_tokens, how["available_tokens"], cap_tokens)
+    low, high = predicted_interval(
+        asked, best.ratios, n_params, n_tokens, level=LEVEL, n_active=n_active
+    )
+    losses = pd.DataFrame(
+        {"target": best.targets, "loss": best.losses, "low": low[0], "high": high[0]}
+    )
     if bootstrap:
         tolerance = _spread(fitted, best, options, bootstrap, how, ranges, losses, tolerance)
     if near_optimal:
         found = advice.near_optimal(fitted, best, tolerance, **how)
         ranges["low"], ranges["high"] = found["low"], found["high"]
     if best.verdict:
-        print(f"{best.verdict}\n")
-    print(f"{fitted.law.label}, fitted to {fitted.n_rows} runs ({fit_path}){_held(fitted)}\n")
-    _print(best, ranges, losses, goal)
+        answer.show(f"{best.verdict}\n")
+    answer.show(f"{fitted.law.label}, fitted to {fitted.n_rows} runs ({fit_path}){_held(fitted)}\n")
+    answer.show(_text(best, ranges, losses, goal))
     walk = None
     if len(steps) > 1:
         walk = advice.optimum_path(fitted, steps, **how)
         heads = [f"{n:.3g},{d:.3g}" for n, d in walk[["n_params", "n_tokens"]].to_numpy()]
         turned = walk.drop(columns=["n_params", "n_tokens"]).set_axis(heads, axis=0).T
-        print("\nalong the path (parameters,tokens)")
-        print(turned.to_string(float_format="{:.4f}".format))
+        answer.show("\nalong the path (parameters,tokens)")
+        answer.show(turned.to_string(float_format="{:.4f}".format))
+    answer.document = document(fitted, best, ranges, losses, goal) | {"path": walk, "saved": out}
     if figure:
         from olmo_mixlaw.report import law_figures
 
@@ -239,6 +263,7 @@ def _spread(
     """Add the bootstrap's intervals to both tables; the tolerance, from the gains if not given."""
     from olmo_mixlaw import advice
     from olmo_mixlaw.advice.goal import MeanLoss
+    from olmo_mixlaw.advice.repetition import for_run
     from olmo_mixlaw.laws.choice.uncertainty import interval
 
     mixtures, predicted, gains = [], [], []
@@ -247,16 +272,47 @@ def _spread(
     goal = MeanLoss.of(how["target_weights"], best.targets)
     for other in refits(fitted, options, replicates, how["seed"]):
         found = advice.optimum(other, *where, n_active=best.n_active, **settings)
+        other = for_run(other, best.n_tokens, how["available_tokens"], how["cap_tokens"])
         here = other.predict(best.ratios, *where, best.n_active)[0]
         mixtures.append(found.ratios)
         predicted.append(here)
         gains.append(float(goal(here[None])[0][0] - goal(found.losses[None])[0][0]))
     ranges["drawn_low"], ranges["drawn_high"] = interval(np.array(mixtures), LEVEL)
-    losses["low"], losses["high"] = interval(np.array(predicted), LEVEL)
+    low, high = interval(np.array(predicted), LEVEL)
+    losses["low"], losses["high"] = np.minimum(losses["low"], low), np.maximum(losses["high"], high)
     return max(float(np.quantile(gains, LEVEL)), 1e-9) if tolerance is None else tolerance
 
 
-def _print(best: Optimum, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Goal | None) -> None:
+def document(
+    fitted: Fit, best: Optimum, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Goal | None
+) -> dict[str, Any]:
+    """An optimum as `--json` has it; `low` and `high` of a range are how far it is as good."""
+    sign, what = (1, "mean loss, minimised") if goal is None else (-1, "mean score, maximised")
+    return {
+        "verdict": best.verdict or None,
+        "law": fitted.law.label,
+        "runs": fitted.n_rows,
+        "mixture_r2": fitted.mixture_r2,
+        "n_params": best.n_params,
+        "n_active": best.n_active,
+        "n_tokens": best.n_tokens,
+        "mixture": best.mixture(),
+        "ranges": ranges,
+        "level": LEVEL if "drawn_low" in ranges else None,
+        "objective": {
+            "what": what,
+            "value": sign * best.value,
+            "with_prior": sign * best.objective,
+        },
+        "unit": best.unit,
+        "losses": losses,
+        "scores": best.scores,
+        "hull_distance": best.hull_distance,
+        "warnings": [*best.warnings, *_beyond(ranges)],
+    }
+
+
+def _text(best: Optimum, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Goal | None) -> str:
     rounded = best.mixture()
     names = {
         "low": "as good from",
@@ -266,24 +322,26 @@ def _print(best: Optimum, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Goal
     }
     shown = ranges.drop(columns=["tried_low", "tried_high"]).rename(columns=names)
     shown["best"] = [rounded[name] for name in shown["domain"]]
-    print(shown.to_string(index=False, float_format="{:.4f}".format))
+    lines = [shown.to_string(index=False, float_format="{:.4f}".format), ""]
     unit = label(best.unit)
     if goal is None:
-        print(f"\npredicted mean loss {best.value:.4f} {unit}")
+        lines.append(f"predicted mean loss {best.value:.4f} {unit}")
     else:
-        print(f"\npredicted mean score {-best.value:.4f}")
-        for task, score in best.scores.items():
-            print(f"  {task:22s} {score:.4f}")
+        lines.append(f"predicted mean score {-best.value:.4f}")
+        lines += [f"  {task:22s} {score:.4f}" for task, score in best.scores.items()]
     if best.objective != best.value:
-        print(f"with the pull towards the prior {best.objective:.4f} (what was minimised)")
-    print(f"predicted losses, {unit}")
+        lines.append(f"with the pull towards the prior {best.objective:.4f} (what was minimised)")
+    lines.append(f"predicted losses, {unit}, and where a new run is expected 90 % of the time")
     for row in losses.itertuples():
-        between = f"  ({row.low:.4f} - {row.high:.4f})" if "low" in losses else ""
-        print(f"  {row.target:22s} {row.loss:.4f}{between}")
-    for note in best.warnings:
-        print(f"caution: {note}")
-    if "low" in ranges:
-        beyond = ranges[ranges["high"] > ranges["tried_high"] + BEYOND_TRIED]
-        if len(beyond):
-            far = [f"{row.domain} above {row.tried_high:.3f}" for row in beyond.itertuples()]
-            print(f"caution: as good by the law alone, beyond any run: {', '.join(far)}")
+        lines.append(f"  {row.target:22s} {row.loss:.4f}  ({row.low:.4f} - {row.high:.4f})")
+    lines += [f"caution: {note}" for note in [*best.warnings, *_beyond(ranges)]]
+    return "\n".join(lines)
+
+
+def _beyond(ranges: pd.DataFrame) -> list[str]:
+    """What to say of ranges that end where no run has been."""
+    if "low" not in ranges:
+        return []
+    beyond = ranges[ranges["high"] > ranges["tried_high"] + BEYOND_TRIED]
+    far = [f"{row.domain} above {row.tried_high:.3f}" for row in beyond.itertuples()]
+    return [f"as good by the law alone, beyond any run: {', '.join(far)}"] if far else []

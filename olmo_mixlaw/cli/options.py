@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,13 @@ TABLE = (
 SEED = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the starts."
 )
+NO_LEVEL = click.option(
+    "--level/--no-level",
+    default=True,
+    show_default=True,
+    help="Beyond the table's sizes and budgets, bring losses to a level of its own; without, they "
+    "are the law's alone.",
+)
 BOOTSTRAP = click.option(
     "--bootstrap",
     default=0,
@@ -93,6 +101,14 @@ def given_table(options: Mapping[str, Any]) -> RunTable:
     return table
 
 
+def loaded(path: str, level: bool) -> Fit:
+    """A saved fit, or its law alone. Raises `DataError`."""
+    from olmo_mixlaw.laws.fitted import Fit
+
+    fitted = Fit.load(path)
+    return fitted if level else replace(fitted, level=None)
+
+
 def refits(fitted: Fit, options: Mapping[str, Any], replicates: int, seed: int) -> Iterator[Fit]:
     """The bootstrap of a saved fit, on the table that it was fitted to. Raises `ConfigError`."""
     from olmo_mixlaw.laws.choice.uncertainty import bootstrap
@@ -105,7 +121,7 @@ def refits(fitted: Fit, options: Mapping[str, Any], replicates: int, seed: int) 
     if not options["table"] and not options["ratios"]:
         raise ConfigError("--bootstrap: needs the table that was fitted (--table, or --ratios)")
     design = given_table(options).design()
-    if data_hash(fitted.size.applied(design)) != fitted.data_hash:
+    if data_hash(fitted.seen(design)) != fitted.data_hash:
         raise ConfigError(
             "--bootstrap: the table is not the one that was fitted "
             f"({len(design)} runs here, {fitted.n_rows} then, or other values)"

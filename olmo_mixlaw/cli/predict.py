@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,11 +10,25 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw.atomic import open_atomic
-from olmo_mixlaw.cli.options import BOOTSTRAP, LEVEL, SEED, refits, refuse_input, table_options
+from olmo_mixlaw.cli.answer import Answer, answers
+from olmo_mixlaw.cli.counts import counted
+from olmo_mixlaw.cli.options import (
+    BOOTSTRAP,
+    LEVEL,
+    NO_LEVEL,
+    SEED,
+    loaded,
+    pairs,
+    refits,
+    refuse_input,
+    table_options,
+)
 from olmo_mixlaw.cli.recipe import recipe_option
-from olmo_mixlaw.errors import DataError
+from olmo_mixlaw.errors import ConfigError, DataError
 from olmo_mixlaw.runs import ALIASES, WEIGHT, read_frame
+from olmo_mixlaw.runs.available import available_tokens, checked_available
 from olmo_mixlaw.runs.frames import numbers, refuse
+from olmo_mixlaw.runs.labels import check_names, named_domains
 from olmo_mixlaw.runs.names import refuse_synonyms
 from olmo_mixlaw.runs.table import COUNTS, WEIGHT_TOLERANCE, check_counts, checked_weights
 from olmo_mixlaw.runs.units import NATS, label
@@ -33,24 +47,45 @@ if TYPE_CHECKING:
     help="Rows to predict: columns w_<domain>, n_params, n_tokens, domain (and n_active).",
 )
 @click.option(
+    "--available",
+    multiple=True,
+    metavar="DOMAIN=TOKENS",
+    help="Tokens that a domain has for these rows, which repeat it when they see more. Default: "
+    "the query's columns available_<domain>, else what the fit was given.",
+)
+@click.option(
     "--interval",
     is_flag=True,
     help="Columns low and high, between which a new run is expected 90 % of the time, by the "
     "law's own account.",
 )
 @table_options
+@NO_LEVEL
 @BOOTSTRAP
 @click.option("--out", default="predictions.csv", show_default=True, help="Where they go.")
 @SEED
+@answers
 def predict(
-    fit_path: str, query: str, interval: bool, bootstrap: int, out: str, seed: int, **options: Any
+    answer: Answer,
+    fit_path: str,
+    query: str,
+    available: tuple[str, ...],
+    interval: bool,
+    level: bool,
+    bootstrap: int,
+    out: str,
+    seed: int,
+    **options: Any,
 ) -> None:
     """Predict losses for the rows of a table, in the same order."""
-    from olmo_mixlaw.laws.fitted import Fit
-
-    fitted = Fit.load(fit_path)
+    fitted = loaded(fit_path, level)
     refuse_input("--out", out, query, fit_path, options["table"])
     asked = read_query(fitted, read_frame(query), query, options["weight_tolerance"])
+    if tokens := pairs(available, "--available", counted):
+        if asked.available is not None:
+            raise ConfigError(f"--available: {query} says what domains have (available_<domain>)")
+        asked = replace(asked, available=tokens)
+    plain, fitted = fitted, asked.having(fitted)
     frame = asked.frame.assign(loss=asked.column(asked.predicted(fitted)))
     if fitted.unit != NATS:
         frame["unit"] = fitted.unit
@@ -59,7 +94,7 @@ def predict(
 
         rng = np.random.default_rng(seed)
         draws = []
-        for other in refits(fitted, options, bootstrap, seed):
+        for other in map(asked.having, refits(plain, options, bootstrap, seed)):
             noise = rng.normal(size=(len(frame), len(fitted.targets))) * fitted.noise
             draws.append(asked.column(asked.predicted(other) * np.exp(noise)))
         frame["low"], frame["high"] = central(np.array(draws), LEVEL)
@@ -81,6 +116,15 @@ def predict(
         f"{len(frame)} rows predicted by {fitted.law.label}, in {label(fitted.unit)}, "
         f"saved to {out}"
     )
+    answer.document = {
+        "law": fitted.law.label,
+        "unit": fitted.unit,
+        "verdict": fitted.cannot_tell_mixtures() or None,
+        "level": LEVEL if "low" in frame else None,
+        "rows": frame,
+        "warnings": [],
+        "saved": out,
+    }
 
 
 @dataclass(frozen=True)
@@ -93,6 +137,11 @@ class Query:
     n_tokens: Any
     n_active: Any
     target: np.ndarray
+    available: Any = None
+
+    def having(self, fitted: Fit) -> Fit:
+        """The fit, asked about what the domains of these rows have."""
+        return fitted if self.available is None else fitted.having(self.available)
 
     def predicted(self, fitted: Fit) -> np.ndarray:
         """Losses of all targets, (R, T)."""
@@ -113,12 +162,10 @@ def read_query(
     for column in [WEIGHT + name for name in fitted.domains] + ["domain"]:
         if column not in frame:
             raise DataError(f"{where}: column {column!r} is missing")
-    unknown = set(frame["domain"]) - set(fitted.targets)
-    if unknown:
-        raise DataError(
-            f"{where}: column 'domain': {sorted(unknown)[0]!r} was not fitted "
-            f"(known: {', '.join(fitted.targets)})"
-        )
+    check_names(frame, ["domain"], where)
+    frame["domain"] = named_domains(frame, where)
+    known_targets = f"was not fitted (known: {', '.join(fitted.targets)})"
+    refuse(frame, "domain", ~frame["domain"].isin(fitted.targets), where, known_targets)
     weights = [WEIGHT + name for name in fitted.domains]
     for column in frame:
         if str(column).startswith(WEIGHT) and column not in weights:
@@ -128,6 +175,7 @@ def read_query(
     check_counts(counts, where)
     known = {c: counts[c].to_numpy(float) for c in COUNTS if c in frame}
     number = {name: i for i, name in enumerate(fitted.targets)}
+    checked_available(counts, fitted.domains, where, per_run=False)
     return Query(
         frame,
         checked_weights(frame, weights, where, tolerance).to_numpy(float),
@@ -135,4 +183,5 @@ def read_query(
         known.get("n_tokens", np.nan),
         known.get("n_active"),
         frame["domain"].map(number).to_numpy(int),
+        available_tokens(counts, fitted.domains),
     )

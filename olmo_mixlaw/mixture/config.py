@@ -39,6 +39,13 @@ class MixtureConfig:
     source_epochs: dict[str, float] = field(default_factory=dict)
     """`max_epochs` of single sources."""
 
+    source_tokens: dict[str, float] = field(default_factory=dict)
+    """Tokens that single sources are cut to, chosen at random, so that they repeat sooner."""
+
+    source_share: float | None = None
+    """Part that all other finite sources are cut to: with D / D_target, a run of D tokens repeats
+    as a target of D_target will."""
+
     block_size: int = 256
     """Examples in which the ratios are met to within one example."""
 
@@ -97,11 +104,20 @@ def check(config: MixtureConfig, labels: Sequence[str], where: str) -> None:
         raise unknown_name("repetition", config.repetition, REPETITION, f"{where}.repetition")
     if config.block_size < 1:
         raise ConfigError(f"{where}.block_size: {config.block_size}; it must be at least 1")
-    limits: dict[str, float | None] = {"max_epochs": config.max_epochs}
+    limits: dict[str, float | None] = {
+        "max_epochs": config.max_epochs,
+        "source_share": config.source_share,
+    }
+    if config.source_share is not None and config.source_share > 1:
+        raise ConfigError(f"{where}.source_share: {config.source_share:g}; it is a part of 1")
     for label, epochs in config.source_epochs.items():
         if label not in labels:
             raise unknown_name("source", label, labels, f"{where}.source_epochs")
         limits[f"source_epochs.{label}"] = epochs
+    for label, tokens in config.source_tokens.items():
+        if label not in labels:
+            raise unknown_name("source", label, labels, f"{where}.source_tokens")
+        limits[f"source_tokens.{label}"] = tokens
     for key, limit in limits.items():
         if limit is not None and not limit > 0:
             raise ConfigError(f"{where}.{key}: {limit:g}; it must be above 0")

@@ -16,7 +16,7 @@ import numpy as np
 
 from olmo_mixlaw.datasets import load_tokenizer, open_dataset, open_tokens, train_tokenizer
 from olmo_mixlaw.datasets.base import TokenSource
-from olmo_mixlaw.datasets.draws import key_of
+from olmo_mixlaw.datasets.draws import key_of, permute
 from olmo_mixlaw.datasets.tokenizer import first_characters, wrong_end
 from olmo_mixlaw.datasets.uri import is_uri
 from olmo_mixlaw.errors import ConfigError
@@ -62,6 +62,24 @@ class Unused:
 
     def sequence(self, index: int) -> np.ndarray:
         raise AssertionError("a source of ratio 0 was asked for a sequence")
+
+
+class Cut:
+    """`n_sequences` of a source, chosen at random by `key`, so that it repeats sooner.
+
+    It stands for a larger run, in which the whole source would repeat as often (arXiv 2606.07597).
+    Of a source without end it has the first sequences.
+    """
+
+    def __init__(self, source: TokenSource, n_sequences: int, key: np.uint64) -> None:
+        self.source, self.key, self.made_from = source, key, source.made_from
+        self.n_sequences: int | None = n_sequences
+
+    def sequence(self, index: int) -> np.ndarray:
+        whole = self.source.n_sequences
+        if whole is not None:
+            index = int(permute(whole, self.key, np.array([index]))[0])
+        return self.source.sequence(index)
 
 
 def open_mixture(
@@ -131,11 +149,34 @@ def open_mixture(
             memmap_dtype=memmap_dtype,
             where=f"{sources_at}.{label}",
         )
+        tokens = _cut(tokens, config, run.sequence_length, label, place)
         sources.append(tokens)
     sizes = tuple(source.n_sequences for source in sources)
     plan = Plan(pieces, sizes, labels, seed, config.block_size)
     groups = tuple(tuple(uris[label]) for label in labels)
     return Mixture(labels, groups, tuple(sources), plan, config, place)
+
+
+def _cut(
+    source: TokenSource, config: MixtureConfig, length: int, label: str, where: str
+) -> TokenSource:
+    """The source cut as the section says, in whole sequences; itself where it has no more."""
+    whole = source.n_sequences
+    if label in config.source_tokens:
+        tokens = config.source_tokens[label]
+        count = int(tokens // length)
+        if count < 1:
+            raise ConfigError(
+                f"{where}.source_tokens.{label}: {tokens:g}: fewer than one sequence of {length} "
+                "tokens"
+            )
+    elif config.source_share is None or whole is None:
+        return source
+    else:
+        count = max(1, round(whole * config.source_share))
+    if whole is not None and whole <= count:
+        return source
+    return Cut(source, count, key_of("cut", label))
 
 
 def make_tokenizer(

@@ -21,6 +21,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.models.ladder import short as size_label
 from olmo_mixlaw.runs import Design, RunTable
 
 STYLE: dict[Any, Any] = {
@@ -77,14 +78,6 @@ def size_colours(sizes: np.ndarray) -> dict[float, tuple]:
     """A colour for each size, light for the smallest."""
     shades = plt.get_cmap("viridis_r")(np.linspace(0.12, 0.92, max(len(sizes), 2)))
     return {size: tuple(shade) for size, shade in zip(sizes, shades, strict=False)}
-
-
-def size_label(n_params: float) -> str:
-    """A size as people write it: 98.4k, 1.2M."""
-    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n_params >= scale:
-            return f"{n_params / scale:.3g}{unit}"
-    return f"{n_params:.3g}"
 
 
 def sweep(ratios: np.ndarray, domain: int, points: np.ndarray) -> np.ndarray:

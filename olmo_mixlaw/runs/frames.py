@@ -6,6 +6,7 @@ Nothing is guessed: a cell such as `2,31`, `70%` or `150M` is refused with what 
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import re
 import zipfile
@@ -36,13 +37,13 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        if path.suffix == ".gz":
-            _refuse_bomb(path)
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
             return frame.reset_index(drop=frame.index.names == [None])
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
-        frame = pd.read_csv(path, float_precision="round_trip")
+        text = _unpacked(path) if path.suffix == ".gz" else None
+        given = [path if text is None else io.BytesIO(text) for _ in range(2)]
+        header = pd.read_csv(given[0], header=None, nrows=1, dtype=str).iloc[0].dropna()
+        frame = pd.read_csv(given[1], float_precision="round_trip")
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: can't be read as a table ({reason})") from None
@@ -54,22 +55,23 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def _refuse_bomb(path: Path) -> None:
-    """Refuse a gzip file that unpacks to more than memory should be asked for."""
-    size = 0
+def _unpacked(path: Path) -> bytes:
+    """What a gzip file holds, unpacked once, unless memory should not be asked for so much."""
+    unpacked = io.BytesIO()
     with gzip.open(path) as file:
         while block := file.read(1 << 20):
-            size += len(block)
-            if size > MOST_BYTES:
+            if unpacked.tell() + len(block) > MOST_BYTES:
                 raise DataError(
                     f"{path}: unpacks to more than {MOST_BYTES >> 30} GiB; save it as Parquet"
                 )
+            unpacked.write(block)
+    return unpacked.getvalue()
 
 
 def numbers(frame: pd.DataFrame, column: str, source: str) -> pd.Series:
     """A column as floats, NaN where a cell is empty. Raises `DataError` for any other text."""
     values = pd.to_numeric(frame[column], errors="coerce").astype(float)
-    bad = values.isna() & frame[column].notna()
+    bad = values.isna() & frame[column].notna() | pd.api.types.is_bool_dtype(frame[column])
     refuse(frame, column, bad, source, "is not a number")
     return values
 

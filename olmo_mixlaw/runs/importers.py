@@ -21,11 +21,14 @@ import pandas as pd
 from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError, DataError
 from olmo_mixlaw.runs.frames import numbers, read_frame
+from olmo_mixlaw.runs.labels import check_names
 from olmo_mixlaw.runs.metrics import numeric_columns, read_metrics
 from olmo_mixlaw.runs.names import ID_COLUMNS, not_a_loss, stripped
 from olmo_mixlaw.runs.table import WEIGHT, RunTable, check_losses, checked_weights
 from olmo_mixlaw.runs.units import NATS, accepted_unit
+from olmo_mixlaw.shipped import find_config
 
+TABLES = "configs/tables"
 # Swarm files write ratios with a few digits.
 ROUNDED = 0.02
 SHOWN = 4
@@ -67,16 +70,21 @@ def wide_table(path: str | Path) -> RunTable:
             raise ConfigError(f"{path}: losses.{domain}: column {column!r} is {why}")
         frame[column] = numbers(frame, column, str(source))
         check_losses(frame, column, str(source))
-    names = _column(frame, given.run_id, source) if given.run_id else frame.index.astype(str)
+    names: pd.Series | pd.Index = frame.index
+    if given.run_id:
+        names = _column(frame, given.run_id, source)
+        check_names(frame, [given.run_id], str(source))
+    for key, parts in (("weights", given.weights), ("losses", given.losses)):
+        _refuse_twice(parts, f"{path}: {key}", frame)
     return _joined(
         pd.Series(np.asarray(names).astype(str)),
-        {d: _scale(frame, c, f"weights.{d}", source) for d, c in given.weights.items()},
+        {d: _scale(frame, c, f"{path}: weights.{d}", source) for d, c in given.weights.items()},
         {d: frame[c] * factor for d, c in given.losses.items()},
-        _scale(frame, given.n_params, "n_params", source) * given.params_unit,
-        _scale(frame, given.n_tokens, "n_tokens", source) * given.tokens_unit,
+        _scale(frame, given.n_params, f"{path}: n_params", source, 0.0) * given.params_unit,
+        _scale(frame, given.n_tokens, f"{path}: n_tokens", source, 0.0) * given.tokens_unit,
         str(source),
         given.weight_tolerance,
-        _scale(frame, given.n_active, "n_active", source) * given.params_unit,
+        _scale(frame, given.n_active, f"{path}: n_active", source, 0.0) * given.params_unit,
         unit,
     )
 
@@ -108,9 +116,7 @@ def two_files(
         raise DataError(f"{ratios} and {metrics}: no id column in both ({', '.join(ID_COLUMNS)})")
     key = shared[0]
     for path, frame in ((ratios, left), (metrics, right)):
-        if frame[key].isna().any():
-            line = int(np.argmax(frame[key].isna())) + 2
-            raise DataError(f"{path}: line {line}, column {key!r}: is missing")
+        check_names(frame, [key], str(path))
         if frame[key].duplicated().any():
             first = frame.loc[frame[key].duplicated(), key].iloc[0]
             raise DataError(f"{path}: a second row for {key} {first!r}")
@@ -186,16 +192,29 @@ def _column(frame: pd.DataFrame, name: str, where: Path) -> pd.Series:
     return frame[name]
 
 
-def _scale(frame: pd.DataFrame, given: str, key: str, where: Path) -> np.ndarray:
-    """A number for all rows, or the column of that name."""
+def _scale(
+    frame: pd.DataFrame, given: str, key: str, where: Path, above: float = -np.inf
+) -> np.ndarray:
+    """A number for all rows, which must be finite and `above`, or the column of that name."""
     if not given:
         return np.full(len(frame), np.nan)
-    try:
-        return np.full(len(frame), float(given))
-    except ValueError:
-        if given not in frame:
-            raise DataError(f"{where}: {key}: {given!r} is neither a number nor a column") from None
+    if given in frame:
         return numbers(frame, given, str(where)).to_numpy(float)
+    try:
+        value = float(given)
+    except ValueError:
+        raise DataError(f"{key}: {given!r} is neither a number nor a column of {where}") from None
+    if not (np.isfinite(value) and value > above):
+        raise ConfigError(f"{key}: {given!r}: must be finite{' and positive' * (above == 0)}")
+    return np.full(len(frame), value)
+
+
+def _refuse_twice(parts: Mapping[str, str], key: str, frame: pd.DataFrame) -> None:
+    """Refuse one column for two domains, which is a slip of copying."""
+    first: dict[str, str] = {}
+    for domain, column in parts.items():
+        if column in frame and first.setdefault(column, domain) != domain:
+            raise ConfigError(f"{key}.{domain}: column {column!r} is that of {first[column]} too")
 
 
 def _joined(
@@ -218,6 +237,14 @@ def _joined(
     parts = [base.assign(domain=d, loss=v.to_numpy()) for d, v in losses.items()]
     frame = pd.concat(parts, ignore_index=True)
     return RunTable(frame, source=source, weight_tolerance=tolerance, unit=unit, notes=notes)
+
+
+def _shipped(name: str) -> Path | None:
+    """The shipped YAML of that name, unless it is a path; None for anything else."""
+    path = Path(name)
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return None
+    return find_config(TABLES, name, "--table")
 
 
 def load_table(
@@ -257,6 +284,8 @@ def load_table(
         if unit:
             raise ConfigError(f"--unit: is for files of losses; {table} has a key `unit`")
         found = wide_table(table)
+    elif shipped := _shipped(table):
+        found = wide_table(shipped)
     else:
         found = RunTable.load(table, weight_tolerance, unit=unit)
     return found.only(targets) if targets else found

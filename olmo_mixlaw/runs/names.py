@@ -26,7 +26,7 @@ BOOKKEEPING = {
     *("step", "steps", "global_step", "epoch", "tokens", "n_tokens", "num_tokens", "tokens_seen"),
     *("total_tokens", "runtime", "timestamp", "time", "created", "created_at", "seed", "lr"),
     *("learning_rate", "size", "n_params", "num_params", "params", "flops", "duration"),
-    *("grad_norm", "batch_size", "wall_clock", "n_active"),
+    *("grad_norm", "batch_size", "wall_clock", "n_active", "split", "fold"),
 }
 # `train/` is the loss on the run's own mixture: no target, as it differs from run to run.
 BOOKKEEPING_STARTS = ("_", "throughput/", "system/", "optim/", "perf/", "train/", "lr/")

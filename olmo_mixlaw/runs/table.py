@@ -17,7 +17,10 @@ import pandas as pd
 
 from olmo_mixlaw.atomic import open_atomic
 from olmo_mixlaw.errors import DataError, unknown_name
+from olmo_mixlaw.runs.available import available_tokens, checked_available
+from olmo_mixlaw.runs.design import Design
 from olmo_mixlaw.runs.frames import numbers, read_frame, refuse
+from olmo_mixlaw.runs.labels import check_names, check_seeds, check_splits, named_domains
 from olmo_mixlaw.runs.names import near_domains, not_a_loss, refuse_synonyms
 from olmo_mixlaw.runs.units import LABELS, NATS, UNSTATED, accepted_unit, label
 
@@ -37,6 +40,10 @@ SCORE_COLUMNS = [
 # The names that published tables use for ours.
 ALIASES = {"N": "n_params", "D": "n_tokens", "N_active": "n_active"}
 COUNTS = ("n_params", "n_active", "n_tokens")
+# Whether a run is one at the scale of interest, and how many parameters are embeddings that
+# `n_params` leaves out.
+ANCHOR, EMBEDDING = "anchor", "n_embedding"
+TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 WEIGHT_TOLERANCE = 1e-6
 # Weights are rounded numbers; further from 1 they are something else, such as percent.
 MOST_TOLERANCE = 0.5
@@ -52,43 +59,6 @@ SCORE_METRICS = (
     "acc_uncond",
 )
 LOSS_METRICS = ("bpb", "bits_per_byte_corr", "answer_bits")
-
-
-@dataclass(frozen=True)
-class Design:
-    """The losses of a table as arrays: R runs, K domains in the mixture, T targets.
-
-    `ratios` (R, K) sum to 1 a row; `n_params`, `n_active` and `n_tokens` (R,) are NaN where the
-    table doesn't say; `losses` (R, T), in `unit`, are NaN where a run lacks a target. Where
-    `active_known` is false the table has no active counts and `n_active` repeats `n_params`.
-    """
-
-    run_ids: list[str]
-    domains: list[str]
-    targets: list[str]
-    ratios: np.ndarray
-    n_params: np.ndarray
-    n_active: np.ndarray
-    n_tokens: np.ndarray
-    losses: np.ndarray
-    unit: str = NATS
-    active_known: bool = True
-
-    def __len__(self) -> int:
-        return len(self.run_ids)
-
-    def take(self, rows: np.ndarray) -> Design:
-        """The design of the runs that `rows` (indices or a mask) selects."""
-        rows = np.arange(len(self))[rows]
-        return replace(
-            self,
-            run_ids=[self.run_ids[i] for i in rows],
-            ratios=self.ratios[rows],
-            n_params=self.n_params[rows],
-            n_active=self.n_active[rows],
-            n_tokens=self.n_tokens[rows],
-            losses=self.losses[rows],
-        )
 
 
 @dataclass(frozen=True)
@@ -131,10 +101,24 @@ class RunTable:
         return list(dict.fromkeys(self.losses["domain"]))
 
     def design(self) -> Design:
-        """The losses as arrays, one row a run."""
+        """The losses of all runs but anchors as arrays, one row a run. Raises `DataError`."""
+        if ANCHOR not in self.losses:
+            return self._design(self.losses)
+        others = self.losses[~self.losses[ANCHOR]]
+        if others.empty:
+            raise DataError(f"{self.source}: every run is an anchor; runs to fit are needed too")
+        return self._design(others)
+
+    def anchors(self) -> Design | None:
+        """The runs at the scale of interest that no law is fitted to; None without any."""
+        some = self.losses[self.losses[ANCHOR]] if ANCHOR in self.losses else self.losses[:0]
+        return None if some.empty else self._design(some)
+
+    def _design(self, losses: pd.DataFrame) -> Design:
         weights = [WEIGHT + name for name in self.domains]
-        runs = self.losses.drop_duplicates("run_id").set_index("run_id")
-        wide = self.losses.pivot(index="run_id", columns="domain", values="loss")
+        runs = losses.drop_duplicates("run_id").set_index("run_id")
+        wide = losses.pivot(index="run_id", columns="domain", values="loss")
+        wide = wide.reindex(columns=self.targets)
         known = bool(runs["n_active"].notna().any())
         return Design(
             run_ids=[str(name) for name in runs.index],
@@ -147,6 +131,8 @@ class RunTable:
             losses=wide.loc[runs.index, self.targets].to_numpy(float),
             unit=self.unit,
             active_known=known,
+            n_embedding=runs[EMBEDDING].to_numpy(float) if EMBEDDING in runs else None,
+            available=available_tokens(runs, self.domains),
         )
 
     def only(self, targets: Sequence[str]) -> RunTable:
@@ -164,16 +150,21 @@ class RunTable:
             f"{self.losses['run_id'].nunique()} runs, {len(domains)} domains; {len(targets)} "
             f"targets in {label(self.unit)}, {len(own)} of them domains of the mixture"
         ]
+        return "\n".join([*lines, *(f"caution: {text}" for text in self.cautions())])
+
+    def cautions(self) -> list[str]:
+        """What a reader of any fit to this table should know."""
+        found = []
         if self.unit == UNSTATED:
-            lines.append("caution: the unit of the losses is not stated (--unit)")
-        near = near_domains(targets, domains)
+            found.append("the unit of the losses is not stated (--unit)")
+        near = near_domains(self.targets, self.domains)
         if near:
             some = ", ".join(f"{t!r} (domain {d!r}?)" for t, d in list(near.items())[:3])
-            lines.append(
-                f"caution: {len(near)} targets are named like a domain, but not the same: {some}; "
+            found.append(
+                f"{len(near)} targets are named like a domain, but not the same: {some}; "
                 "laws take them for something else, so rename them if they are those domains"
             )
-        return "\n".join(lines)
+        return found
 
     def save(self, folder: str | Path) -> Path:
         """Write `losses.csv` and `scores.csv` into `folder`, the same bytes for the same table."""
@@ -255,14 +246,16 @@ def _checked_losses(losses: pd.DataFrame, source: str, tolerance: float) -> pd.D
     for column, value in defaults.items():
         if column not in frame:
             frame[column] = value
-    for column in ("run_id", "domain"):
-        refuse(frame, column, frame[column].isna(), source, "is missing")
+    check_names(frame, ("run_id", "domain"), source)
+    frame["domain"] = named_domains(frame, source)
+    check_seeds(frame, source)
+    check_splits(frame, source)
     if "n_active" not in frame:
         frame["n_active"] = np.nan
     for column in [*COUNTS, "loss"]:
         frame[column] = numbers(frame, column, source)
     check_losses(frame, "loss", source)
-    for name in dict.fromkeys(frame["domain"].astype(str)):
+    for name in dict.fromkeys(frame["domain"]):
         why = "" if WEIGHT + name in weights else not_a_loss(name)
         reason = f"this target is {why}; give losses here, and scores in a file `scores`"
         refuse(frame, "domain", (frame["domain"] == name) & bool(why), source, reason)
@@ -277,13 +270,34 @@ def _checked_losses(losses: pd.DataFrame, source: str, tolerance: float) -> pd.D
                 "is missing, but other rows have it; give it in all of them, or in none",
             )
     frame[weights] = checked_weights(frame, weights, source, tolerance)
+    own = _checked_optional(frame, source)
     _refuse_repeats(frame, ["run_id", "domain"], source)
-    constant = frame.groupby("run_id", sort=False)[[*COUNTS, *weights]].nunique()
+    constant = frame.groupby("run_id", sort=False)[[*COUNTS, *weights, *own]].nunique()
     if (constant > 1).any(axis=None):
         run, column = next((r, c) for r, row in constant.iterrows() for c in row[row > 1].index)
         raise DataError(f"{source}: run {run!r} has more than one value of {column!r}")
     rest = [c for c in frame.columns if c not in {*RUN_COLUMNS, *weights, "domain", "loss"}]
     return frame[[*RUN_COLUMNS, *weights, "domain", "loss", *rest]]
+
+
+def _checked_optional(frame: pd.DataFrame, source: str) -> list[str]:
+    """Checks the columns that a table may have beside the usual ones, in place; their names."""
+    if ANCHOR in frame:
+        said = frame[ANCHOR].fillna("").astype(str).str.strip().str.lower()
+        said = said.str.removesuffix(".0")
+        refuse(frame, ANCHOR, ~said.isin(TRUTHS), source, "is none of 1, 0, true, false")
+        frame[ANCHOR] = said.map(TRUTHS).astype(bool)
+    if EMBEDDING in frame:
+        frame[EMBEDDING] = count = numbers(frame, EMBEDDING, source)
+        reason = "must be 0 or more, and given for all runs or for none: N with and without "
+        refuse(
+            frame, EMBEDDING, ~(np.isfinite(count) & (count >= 0)), source, reason + "embeddings"
+        )
+        mixed = (count > 0).any() & (count == 0)
+        refuse(frame, EMBEDDING, mixed, source, "is 0, but other runs leave embeddings out of N")
+    domains = [c[len(WEIGHT) :] for c in frame.columns if c.startswith(WEIGHT)]
+    checked_available(frame, domains, source)
+    return [name for name in (ANCHOR, EMBEDDING) if name in frame]
 
 
 def check_losses(frame: pd.DataFrame, column: str, source: str) -> None:
@@ -301,6 +315,8 @@ def check_counts(frame: pd.DataFrame, source: str) -> None:
         if column in frame:
             bad = (frame[column] <= 0) | np.isinf(frame[column])
             refuse(frame, column, bad, source, "must be positive and finite")
+            below = frame[column] < 1
+            refuse(frame, column, below, source, "is below 1: count single ones, no billions")
 
 
 def checked_weights(
@@ -345,8 +361,12 @@ def _checked_scores(scores: pd.DataFrame, source: str) -> pd.DataFrame:
     for column in SCORE_COLUMNS:
         if column not in frame:
             frame[column] = np.nan
-    for column in ("value", "n_instances"):
+    check_names(frame, ("run_id", "task", "metric"), source)
+    for column in ("value", "n_instances", "stderr"):
         frame[column] = numbers(frame, column, source)
+    check_counts(frame.assign(**{c: numbers(frame, c, source) for c in COUNTS}), source)
+    bad = (frame["stderr"] < 0) | np.isinf(frame["stderr"])
+    refuse(frame, "stderr", bad, source, "must be finite and not negative")
     value, instances = frame["value"], frame["n_instances"]
     refuse(frame, "value", ~np.isfinite(value), source, "a score must be finite")
     part = frame["metric"].isin(SCORE_METRICS) & ~value.between(0, 1)

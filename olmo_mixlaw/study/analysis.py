@@ -16,11 +16,13 @@ from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
 from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.runs import RunTable
+from olmo_mixlaw.study.collect import target_tokens
 from olmo_mixlaw.study.plan import Run, olmo_config, rung_of, whole_batches
 from olmo_mixlaw.study.scoring import questions, recalls
 from olmo_mixlaw.study.settings import StudyConfig
 
 REPLICATES = 100  # refits to resampled runs, behind every interval
+LEVEL = 0.9  # how many of them an interval holds
 FILE = "proposed.yaml"
 LEARNT = 0.5  # the recall that counts as having learnt the facts
 
@@ -53,10 +55,10 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
     A law that these runs can't carry is left out. Raises `FitError` if none is left.
     """
     fits: dict[str, laws.Fit] = {}
-    left_out = []
+    left_out, tokens = [], target_tokens(study, table)
     for name in study.laws:
         try:
-            fits[name] = laws.fit(name, table)
+            fits[name] = laws.fit(name, table, available=tokens)
         except FitError as error:
             left_out.append(f"law {name} is left out: {error}")
     if not fits:
@@ -82,7 +84,14 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
     ratios = np.array([best(fit, starts=2).ratios for fit in refits])
     losses = np.array([fit.predict(proposal.ratios, rung.n_params, n_tokens)[0] for fit in refits])
     return Answer(
-        fits, comparison, proposal, interval(ratios), interval(losses), rung, n_tokens, left_out
+        fits,
+        comparison,
+        proposal,
+        interval(ratios, LEVEL),
+        interval(losses, LEVEL),
+        rung,
+        n_tokens,
+        left_out,
     )
 
 

@@ -211,12 +211,33 @@ def _check_mixtures(study: StudyConfig, where: str) -> None:
     for name, ratios in study.mixtures.items():
         check_name(name, f"{where}: mixtures")
         check_ratios(ratios, study.domains, f"{where}: mixtures.{name}")
+    for name in study.cuts:
+        if name not in study.mixtures:
+            raise unknown_name("mixture", name, study.mixtures, f"{where}: cuts")
+    _check_cuts(study.source_tokens, study, f"{where}: source_tokens")
+    for name, tokens in study.cuts.items():
+        _check_cuts(tokens, study, f"{where}: cuts.{name}")
     domains = list(study.domains)
     for (a, first), (b, second) in itertools.combinations(study.mixtures.items(), 2):
-        if all(abs(first.get(d, 0.0) - second.get(d, 0.0)) <= WEIGHT_TOLERANCE for d in domains):
+        same = study.cuts.get(a) == study.cuts.get(b)
+        if same and all(
+            abs(first.get(d, 0.0) - second.get(d, 0.0)) <= WEIGHT_TOLERANCE for d in domains
+        ):
             raise ConfigError(
                 f"{where}: mixtures.{b}: the same ratios as mixtures.{a}, so the same runs; remove "
                 "it, or add a seed to seeds for repeated runs"
+            )
+
+
+def _check_cuts(tokens: Mapping[str, float], study: StudyConfig, where: str) -> None:
+    """Raises `ConfigError` for tokens of no domain, or fewer than one sequence of any size."""
+    least = max(rung_of(study, size).context for size in study.sizes)
+    for domain, count in tokens.items():
+        if domain not in study.domains:
+            raise unknown_name("domain", domain, study.domains, where)
+        if not least <= count <= MOST_OF_ANY:
+            raise ConfigError(
+                f"{where}.{domain}: {count:g}: expected at least one sequence ({least} tokens)"
             )
 
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from urllib.parse import quote
 
 import yaml
 
 from olmo_mixlaw import schema
-from olmo_mixlaw.datasets.uri import is_uri, take
-from olmo_mixlaw.errors import ConfigError, MixlawError
+from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.shipped import beside, find_config
 from olmo_mixlaw.study.checks import check
+from olmo_mixlaw.study.places import FILE, SHARED, earlier_place, moved, with_path
 from olmo_mixlaw.study.settings import StudyConfig
-
-FILE = "study.yaml"
 
 
 def load_study(name: str | Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
@@ -27,7 +24,7 @@ def load_study(name: str | Path, overrides: tuple[str, ...] = ()) -> StudyConfig
 
     It is checked in full. Raises `ConfigError` naming file, key and accepted values.
     """
-    folder = Path(name)
+    folder = _begun(Path(name))
     if not _is_folder(folder) or (len(folder.parts) == 1 and not (folder / FILE).is_file()):
         path = find_config("configs/studies", name)
         study = schema.load(path, StudyConfig, overrides)
@@ -40,6 +37,21 @@ def load_study(name: str | Path, overrides: tuple[str, ...] = ()) -> StudyConfig
     study = with_own_paths(study, path)
     check(study, f"{path} and its overrides" if overrides else str(path))
     return study
+
+
+def folder_of(name: str | Path, overrides: tuple[str, ...] = ()) -> Path:
+    """The output folder of the study that `name` means, as `load_study` takes it; not checked."""
+    folder = _begun(Path(name))
+    if _is_folder(folder):
+        return folder
+    path = find_config("configs/studies", name)
+    return Path(schema.load(path, StudyConfig, overrides).output)
+
+
+def _begun(path: Path) -> Path:
+    """The folder of a study for the file that it keeps, which says where it once was."""
+    kept = path.name == FILE and (path.parent / SHARED).is_file()
+    return path.parent if kept else path
 
 
 def _is_folder(path: Path) -> bool:
@@ -67,17 +79,16 @@ def with_own_paths(study: StudyConfig, file: Path) -> StudyConfig:
 
 def _own(text: str, file: Path) -> str:
     """A path, or a URI whose parameter `path` is one, as it is meant in `file`."""
-    try:
-        if not is_uri(text):
-            found = beside(text, file)
-            return str(found.resolve()) if found.exists() else text
-        rest, path = take(text, "path")
-        if path is None or not (found := beside(path, file)).exists():
-            return text
-        absolute = quote(str(found.resolve()), safe="/")
-        return f"{rest}{'&' if '?' in rest else '?'}path={absolute}"
-    except (MixlawError, OSError, ValueError):
-        return text  # what is wrong with it, its own check says
+    earlier = earlier_place(file.parent) if file.name == FILE else None
+
+    def own(path: str) -> str:
+        # What the study was made of may have been moved with it.
+        for place in (path, moved(path, earlier, file.parent.resolve())):
+            if (found := beside(place, file)).exists():
+                return str(found.resolve())
+        return path
+
+    return with_path(text, own)
 
 
 def save_study(study: StudyConfig) -> str:

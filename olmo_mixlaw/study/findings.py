@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from olmo_mixlaw import __version__
 from olmo_mixlaw.report import figures, page
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.analysis import (
+    LEVEL,
     Answer,
     answer_of,
     guessing_floor,
@@ -30,10 +32,11 @@ from olmo_mixlaw.study.settings import StudyConfig
 
 @dataclass(frozen=True)
 class Findings:
-    """What a study found: the report's path, and the lines to print last."""
+    """What a study found: the report's path, the lines to print last, and the same for JSON."""
 
     report: Path
     lines: list[str]
+    document: dict[str, Any]
 
 
 def conclude(study: StudyConfig, table: RunTable, output: Path) -> Findings:
@@ -44,7 +47,11 @@ def conclude(study: StudyConfig, table: RunTable, output: Path) -> Findings:
     proposed = write_proposal(study, answer, output)
     minded = warnings(study, table, answer)
     report = report_page(study, table, answer, minded, proposed).write(output / "report.html")
-    return Findings(report, _last_lines(study, table, answer, minded, report, proposed))
+    return Findings(
+        report,
+        _last_lines(study, table, answer, minded, report, proposed),
+        {**_document(answer, minded), "configuration": proposed, "report": report},
+    )
 
 
 def report_page(
@@ -270,6 +277,34 @@ def _all_runs(table: RunTable) -> pd.DataFrame:
     for task, rows in recall.groupby("task"):
         wide[f"{task}"] = rows.set_index("run_id")["value"]
     return wide
+
+
+def _document(answer: Answer, minded: list[str]) -> dict[str, Any]:
+    """The answer for programs: numbers as they are, intervals of 90 %, losses in `unit`."""
+    proposal, comparison = answer.proposal, answer.comparison
+    names = {"mre": "mre_percent", "noise_floor": "noise_floor_percent"}
+    ratios = zip(proposal.domains, proposal.ratios, *answer.ratio_interval, strict=True)
+    losses = zip(proposal.targets, proposal.losses, *answer.loss_interval, strict=True)
+    return {
+        "verdict": comparison.verdict or None,
+        "choice": answer.chosen,
+        "reason": comparison.reason,
+        "unit": comparison.unit,
+        "rows": comparison.frame.rename(columns=names),
+        "n_params": answer.rung.n_params,
+        "n_tokens": answer.n_tokens,
+        "mixture": proposal.mixture(decimals=4),
+        "level": LEVEL,
+        "ranges": [
+            {"domain": name, "best": best, "drawn_low": low, "drawn_high": high}
+            for name, best, low, high in ratios
+        ],
+        "losses": [
+            {"target": name, "loss": loss, "low": low, "high": high}
+            for name, loss, low, high in losses
+        ],
+        "warnings": minded,
+    }
 
 
 def _last_lines(

@@ -14,7 +14,7 @@ from typing import Any
 from olmo_mixlaw.datasets import load_tokenizer
 from olmo_mixlaw.datasets.memmap import dtype_for
 from olmo_mixlaw.datasets.tokenizer import PADDING, end_of_text
-from olmo_mixlaw.models.ladder import Ladder, Rung, load_ladder
+from olmo_mixlaw.models.ladder import Ladder, Rung, load_ladder, short
 from olmo_mixlaw.study.settings import StudyConfig, TokenizerConfig
 
 
@@ -86,14 +86,6 @@ def whole_batches(tokens: int, rung: Rung) -> tuple[int, int]:
     return steps, steps * rung.batch_tokens
 
 
-def short(count: float) -> str:
-    """A count as people write it: 2M, 1.5B, 300k."""
-    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:g}"
-
-
 def olmo_config(
     study: StudyConfig, run: Run, tokenizer: Path, save_folder: Path, cache: Path
 ) -> dict[str, Any]:
@@ -141,5 +133,18 @@ def olmo_config(
             "drop_last": True,
             "num_workers": 0,
         },
-        "mixture": {"ratios": dict(run.ratios), "cache_dir": str(cache.resolve())},
+        "mixture": {
+            "ratios": dict(run.ratios),
+            **cuts_of(study, run),
+            "cache_dir": str(cache.resolve()),
+        },
     }
+
+
+def cuts_of(study: StudyConfig, run: Run) -> dict[str, Any]:
+    """What the run's `mixture` section says of cut sources; nothing where it has none."""
+    cuts = {**study.source_tokens, **study.cuts.get(run.mixture, {})}
+    tokens = {domain: cuts[domain] for domain in run.ratios if domain in cuts}
+    shorter = study.match_repeats and run.n_tokens < study.target.tokens
+    share = {"source_share": run.n_tokens / study.target.tokens} if shorter else {}
+    return {**({"source_tokens": tokens} if tokens else {}), **share}

@@ -27,8 +27,9 @@ from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.checks import possible_laws
 from olmo_mixlaw.study.collect import collect
-from olmo_mixlaw.study.config import FILE, load_study, save_study
-from olmo_mixlaw.study.findings import conclude
+from olmo_mixlaw.study.config import load_study, save_study
+from olmo_mixlaw.study.findings import Findings, conclude
+from olmo_mixlaw.study.places import FILE, SHARED, earlier_place, moved
 from olmo_mixlaw.study.plan import Run, olmo_config, plan
 from olmo_mixlaw.study.prepare import prepare
 from olmo_mixlaw.study.runner import DONE, duration, run_all
@@ -38,14 +39,14 @@ from olmo_mixlaw.study.slurm import check_cluster, run_all_on_slurm
 from olmo_mixlaw.study.worker import CHECKPOINTS
 
 # What the runs of one folder must have in common; the rest of a study file may change freely.
-SHARED = ("ladder", "domains", "tokenizer", "evaluation")
+IN_COMMON = ("ladder", "domains", "tokenizer", "evaluation")
 
 
-def run_study(config: str, overrides: tuple[str, ...] = ()) -> Path:
+def run_study(config: str, overrides: tuple[str, ...] = ()) -> Findings:
     """Run the study in `config`, going on from what its output folder already holds.
 
-    Returns the path of the report. Raises `ConfigError` before any work for a wrong study file
-    or a folder that holds another study.
+    Returns what it found; what it does meanwhile is printed. Raises `ConfigError` before any work
+    for a wrong study file or a folder that holds another study.
     """
     started = time.monotonic()
     study = load_study(config, overrides)
@@ -58,8 +59,10 @@ def run_study(config: str, overrides: tuple[str, ...] = ()) -> Path:
     for note in possible_laws(study, runs, config)[1]:
         click.echo(f"mind: {note}")
     with _only_one(output):
-        write_text(output / "shared.json", json.dumps(_shared(study), indent=1) + "\n")
+        # In this order: the earlier place is known until what names it is written anew.
         write_text(output / FILE, save_study(study))
+        shared = {**_shared(study), "output": str(output.resolve())}
+        write_text(output / SHARED, json.dumps(shared, indent=1) + "\n")
         click.echo(
             f"study {study.name}: {len(runs)} runs ({len(study.sizes)} sizes x "
             f"{len(study.mixtures)} mixtures), {study.workers} side by side, into {output}"
@@ -76,9 +79,9 @@ def run_study(config: str, overrides: tuple[str, ...] = ()) -> Path:
         else:
             run_all_on_slurm(runs, folders, evaluation, study.workers, study.slurm)
         click.echo(f"trained and scored in {duration(time.monotonic() - began)}")
-        report = finish(study, runs, folders, output)
+        found = finish(study, runs, folders, output)
     click.echo(f"in all {duration(time.monotonic() - started)}")
-    return report
+    return found
 
 
 def _check_trainer() -> None:
@@ -88,7 +91,7 @@ def _check_trainer() -> None:
             raise ConfigError(f"this needs {package}: pip install 'olmo-mixlaw[olmo]'")
 
 
-def report_study(config: str, overrides: tuple[str, ...] = ()) -> Path:
+def report_study(config: str, overrides: tuple[str, ...] = ()) -> Findings:
     """Collect, fit and report a study whose runs are all finished."""
     study = load_study(config, overrides)
     runs = plan(study)
@@ -104,17 +107,14 @@ def report_study(config: str, overrides: tuple[str, ...] = ()) -> Path:
     return finish(study, runs, folders, output)
 
 
-def finish(study: StudyConfig, runs: list[Run], folders: dict[str, Path], output: Path) -> Path:
+def finish(study: StudyConfig, runs: list[Run], folders: dict[str, Path], output: Path) -> Findings:
     """From finished runs to table, fits, proposal and report."""
     began = time.monotonic()
     table = collect(runs, folders, list(study.domains))
     table.save(output / "table")
     found = conclude(study, RunTable.load(output / "table"), output)
     click.echo(f"fitted and reported in {duration(time.monotonic() - began)}")
-    click.echo("")
-    for line in found.lines:
-        click.echo(line)
-    return found.report
+    return found
 
 
 def write_configs(
@@ -130,8 +130,9 @@ def write_configs(
         config = olmo_config(study, run, tokenizer, folder / CHECKPOINTS, output / "data")
         path = folder / "config.yaml"
         before = schema.read_mapping(path) if path.is_file() else None
-        if before is not None and _without_places(before) != _without_places(config):
-            change = _first_change(_without_places(before), _without_places(config))
+        was, now = _without_places(before or config), _without_places(config)
+        if now not in (was, moved(was, _earlier_place_by(before), output.resolve())):
+            change = _first_change(was, now)
             raise ConfigError(
                 f"{path}: the run was made under another configuration ({change}); "
                 "give the study another output or remove that folder"
@@ -140,6 +141,12 @@ def write_configs(
             write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         folders[run.run_id] = folder
     return folders
+
+
+def _earlier_place_by(config: dict[str, Any] | None) -> Path | None:
+    """The study's folder when this run's configuration was written."""
+    folder = Path(str((config or {}).get("save_folder")))
+    return folder.parents[2] if folder.is_absolute() and len(folder.parts) > 3 else None
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
@@ -153,12 +160,12 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
 
 def check_same_study(study: StudyConfig, output: Path) -> None:
     """Raises `ConfigError` if `output` holds runs that can't be joined with this study's."""
-    path = output / "shared.json"
+    path = output / SHARED
     if not path.is_file():
         return
     before, now = schema.read_mapping(path), _shared(study)  # JSON is YAML
-    before = {key: _said(before.get(key)) for key in SHARED}
-    if before != now:
+    before = {key: _said(before.get(key)) for key in IN_COMMON}
+    if now not in (before, moved(before, earlier_place(output), output.resolve())):
         raise ConfigError(
             f"{output}: holds a study with other settings ({_first_change(before, now)}); "
             "give this one another output or remove that folder"
@@ -167,7 +174,7 @@ def check_same_study(study: StudyConfig, output: Path) -> None:
 
 def _shared(study: StudyConfig) -> dict[str, Any]:
     values = dataclasses.asdict(study)
-    return {key: _said(values[key]) for key in SHARED}
+    return {key: _said(values[key]) for key in IN_COMMON}
 
 
 def _said(value: Any) -> Any:

@@ -70,6 +70,9 @@ class StudyConfig:
     domains: dict[str, str] = MISSING  # domain -> dataset URI, or token files
     mixtures: dict[str, dict[str, float]] = MISSING  # name -> ratios by tokens
     target: TargetConfig = MISSING
+    match_repeats: bool = False  # cut every source, so that runs repeat it as the target will
+    source_tokens: dict[str, float] = field(default_factory=dict)  # domain -> what it is cut to
+    cuts: dict[str, dict[str, float]] = field(default_factory=dict)  # the same of single mixtures
     seeds: list[int] = field(default_factory=lambda: [1])
     laws: list[str] = field(default_factory=lambda: list(STUDIED_LAWS))
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

@@ -21,6 +21,7 @@ from typing import Any
 
 from olmo_mixlaw.atomic import open_lock, write_text
 from olmo_mixlaw.errors import MixlawError
+from olmo_mixlaw.study.places import moved_tokenizer
 
 DONE = "run.json"
 CHECKPOINTS = "checkpoints"
@@ -58,7 +59,13 @@ def execute(folder: Path, evaluation: dict[str, Any]) -> None:
     started = time.monotonic()
     checkpoint = train(folder / "config.yaml")
     trained = time.monotonic()
-    evaluate(checkpoint, evaluation["tasks"], folder / "eval", truncate=evaluation["truncate"])
+    evaluate(
+        checkpoint,
+        evaluation["tasks"],
+        folder / "eval",
+        truncate=evaluation["truncate"],
+        tokenizer=moved_tokenizer(Path(checkpoint)),
+    )
     seconds = {"train": trained - started, "evaluate": time.monotonic() - trained}
     write_text(folder / DONE, json.dumps({"seconds": seconds}, indent=2) + "\n")
 

@@ -83,7 +83,8 @@ def test_a_prior_pulls_and_the_loss_is_said_without_it(
     out = capsys.readouterr().out
     assert float(re.search(r"web ([.0-9]+)\n", out)[1]) == pytest.approx(0.7, abs=0.02)
     mean = float(re.search(r"predicted mean loss ([.0-9]+) nats", out)[1])
-    each = [float(v) for v in re.findall(r"^  \w+ +([.0-9]+)$", out.split("losses, nats")[1], re.M)]
+    rows = out.split("losses, nats")[1]
+    each = [float(v) for v in re.findall(r"^  \w+ +([.0-9]+)  \(", rows, re.M)]
     assert mean == pytest.approx(np.mean(each), abs=1e-4)
 
 

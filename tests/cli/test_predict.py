@@ -41,7 +41,11 @@ def test_predictions_with_intervals_hold_the_truth(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"domain": "essays"}, "column 'domain': 'essays' was not fitted (known: web, code"),
+        ({"domain": "essays"}, "column 'domain': 'essays': was not fitted (known: web, code"),
+        ({"domain": 3}, "q.csv: line 2, column 'domain': '3': was not fitted"),
+        ({"domain": 2.5}, "q.csv: line 2, column 'domain': 2.5: is a number, and no name"),
+        ({"domain": ""}, "q.csv: line 2, column 'domain': nan: is missing"),
+        ({"n_params": 0.4}, "q.csv: line 2, column 'n_params': 0.4: is below 1"),
         ({"w_web": None}, "column 'w_web' is missing"),
         ({"w_web": "70%"}, "q.csv: line 2, column 'w_web': '70%': is not a number; write 0.7"),
         ({"w_web": 2.0}, "q.csv: line 2: the weights"),

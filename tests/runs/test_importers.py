@@ -90,6 +90,7 @@ def test_mistakes_in_a_yaml_are_named(swarm: Path) -> None:
     )
     frame = pd.read_csv(swarm / "wide.csv")
     bad = {"quiz_acc": 0.5, "sizes": ["1e6", "150M", "1e6", "1e6", "1e6"]}
+    bad |= {"gap": ["a", None, "c", "d", "e"]}
     bad |= {"part": [0.1, "70%", 0.1, 0.1, 0.1], "comma": [2.5, "2,31", 2.1, 2.2, 2.3]}
     frame.assign(**bad).to_csv(swarm / "wide.csv", index=False)
     path = swarm / "w.yaml"
@@ -100,6 +101,17 @@ def test_mistakes_in_a_yaml_are_named(swarm: Path) -> None:
         (good + "n_params: size\n", DataError, "'size' is neither a number nor a column"),
         ("file: wide.csv\n", ConfigError, "weights: is needed"),
         (good + "params_unit: 0\n", ConfigError, "params_unit: must be positive"),
+        (
+            good + "n_params: nan\n",
+            ConfigError,
+            r"w\.yaml: n_params: 'nan': must be finite and pos",
+        ),
+        (good + "n_params: .nan\n", ConfigError, r"w\.yaml: n_params: 'nan': must be finite"),
+        (good + "n_tokens: .inf\n", ConfigError, r"w\.yaml: n_tokens: 'inf': must be finite"),
+        (good + "n_active: -1\n", ConfigError, r"n_active: '-1': must be finite and positive"),
+        (good.replace("p_web", "nan"), ConfigError, r"weights.web: 'nan': must be finite"),
+        (good.replace("p_code", "p_web"), ConfigError, r"weights.code: column 'p_web' is that of"),
+        (good + "run_id: gap\n", DataError, r"wide\.csv: line 3, column 'gap': nan: is missing"),
         (good + "tokens_unit: -1\n", ConfigError, "tokens_unit: must be positive"),
         (good + "weight_tolerance: 3\n", DataError, "a weight tolerance of 3 is not within"),
         (good.replace("web: loss_web", "web: quiz_acc"), ConfigError, "'quiz_acc' is a score"),
@@ -111,6 +123,28 @@ def test_mistakes_in_a_yaml_are_named(swarm: Path) -> None:
         path.write_text(text)
         with pytest.raises(error, match=message):
             wide_table(path)
+
+
+def test_a_shipped_description_is_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_table("moe-sparsity").targets == ["text"]
+    with pytest.raises(ConfigError, match=r"--table: .*; did you mean 'moe-sparsity'"):
+        load_table("moe-sparsty")
+    (tmp_path / "moe-sparsity").mkdir()
+    with pytest.raises(DataError, match="moe-sparsity: holds no losses"):
+        load_table("moe-sparsity")
+
+
+def test_a_fold_or_a_split_is_no_domain_and_no_target(swarm: Path) -> None:
+    for name in ("ratios.csv", "metrics.csv"):
+        frame = pd.read_csv(swarm / name)
+        frame.assign(split=[1.5, 2, 3, 4, 5], fold=range(5)).to_csv(swarm / name, index=False)
+    table = two_files(swarm / "ratios.csv", swarm / "metrics.csv")
+    assert table.domains == ["web", "code", "wiki"]
+    assert table.targets == ["web", "essays"]
+    assert any("split, fold (bookkeeping)" in note for note in table.notes)
 
 
 def test_runs_in_one_file_only_are_left_out_aloud(swarm: Path) -> None:

@@ -1,3 +1,5 @@
+import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,71 @@ def test_bad_rows_are_named_by_line_and_column(changes, message):
 
 
 @pytest.mark.parametrize(
+    ("column", "cells", "message"),
+    [
+        ("seed", [1, 1, "abc", 2], "line 4, column 'seed': 'abc': is not a number"),
+        ("seed", [1, 1, np.inf, np.inf], "line 4, column 'seed': inf: a seed is a whole number"),
+        ("seed", [1, 1, 2.5, 2.5], "line 4, column 'seed': 2.5: a seed is a whole number"),
+        ("split", [1e7, 1e7, 2e7, 2e7], "line 2, column 'split': 10000000.0: names a part"),
+        ("split", ["train", "train", 2.5, 2.5], "line 4, column 'split': 2.5: names a part"),
+        ("run_id", ["a", "a", " ", " "], "line 4, column 'run_id': ' ': is missing"),
+        ("run_id", [1.0, 1.0, np.inf, np.inf], "line 4, column 'run_id': inf: is no name"),
+        ("domain", [2.31, 2.4, 2.31, 2.4], "line 2, column 'domain': 2.31: is a number"),
+        ("domain", ["web", "", "web", "bio"], "line 3, column 'domain': '': is missing"),
+        ("n_params", [0.19, 0.19, 1.3, 1.3], "line 2, column 'n_params': 0.19: is below 1"),
+        ("n_tokens", [0.5] * 4, "line 2, column 'n_tokens': 0.5: is below 1"),
+        ("loss", [True, True, True, True], "line 2, column 'loss': True: is not a number"),
+    ],
+)
+def test_cells_that_cannot_be_what_their_header_says_are_refused(column, cells, message):
+    with pytest.raises(DataError) as caught:
+        RunTable(losses().assign(**{column: cells}), source="t.csv")
+    assert str(caught.value).startswith(f"t.csv: {message}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("seed", [1, 1, np.nan, np.nan]),
+        ("seed", ["1", "1", "-2", "-2"]),
+        ("split", [0, 0, 4, 4]),
+        ("split", ["train", "train", None, None]),
+        ("run_id", [7, 7, 8, 8]),
+        ("run_id", ["1.5", "1.5", "é", "é"]),
+        ("n_params", [1.9e8 + 0.3] * 4),
+    ],
+)
+def test_cells_that_may_be_meant_are_kept(column, cells):
+    assert len(RunTable(losses().assign(**{column: cells})).design()) == 2
+
+
+def test_domains_may_be_named_by_whole_numbers(tmp_path):
+    frame = losses().rename(columns={"w_web": "w_0", "w_bio": "w_1"}).assign(domain=[0, 1, 0, 1])
+    frame.to_csv(tmp_path / "losses.csv", index=False)
+    table = RunTable.load(tmp_path)
+    assert table.domains == table.targets == ["0", "1"]
+    assert "2 of them domains of the mixture" in table.text()
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("run_id", np.nan, "column 'run_id': nan: is missing"),
+        ("task", " ", "column 'task': ' ': is missing"),
+        ("stderr", np.inf, "column 'stderr': inf: must be finite"),
+        ("stderr", -0.1, "column 'stderr': -0.1: must be finite and not negative"),
+        ("n_params", "150M", "column 'n_params': '150M': is not a number; write 1.5e+08"),
+        ("n_tokens", np.inf, "column 'n_tokens': inf: must be positive and finite"),
+    ],
+)
+def test_bad_scores_are_named_in_every_column(column, cell, message):
+    scores = {"run_id": "a", "task": "quiz", "metric": "accuracy", "value": 0.5, column: cell}
+    with pytest.raises(DataError, match=re.escape(f"(scores): line 2, {message}")):
+        RunTable(losses(), pd.DataFrame([scores]))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("run_id,domain\na,b\n", r"column 'loss' is missing \(found: run_id, domain\)"),
@@ -108,6 +175,26 @@ def test_bad_files_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         RunTable.load(path)
+
+
+def test_a_gzipped_table_is_unpacked_once(tmp_path, monkeypatch):
+    losses().to_csv(tmp_path / "t.csv.gz", index=False)
+    opened = []
+
+    class Counted(gzip.GzipFile):
+        def __init__(self, *given, **more):
+            opened.append(given)
+            super().__init__(*given, **more)
+
+    monkeypatch.setattr(gzip, "GzipFile", Counted)
+    assert RunTable.load(tmp_path / "t.csv.gz").design().run_ids == ["a", "b"]
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("suffix", [".bz2", ".xz", ".zip"])
+def test_other_ways_to_pack_a_table_are_read_too(tmp_path, suffix):
+    losses().to_csv(tmp_path / f"t.csv{suffix}", index=False)
+    assert RunTable.load(tmp_path / f"t.csv{suffix}").design().run_ids == ["a", "b"]
 
 
 def test_a_parquet_file_with_its_runs_as_index_is_read(tmp_path):

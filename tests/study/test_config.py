@@ -2,9 +2,10 @@ import pytest
 
 from olmo_mixlaw.cli import app as cli
 from olmo_mixlaw.errors import ConfigError, MixlawError
-from olmo_mixlaw.models.ladder import load_ladder
+from olmo_mixlaw.models.ladder import load_ladder, short
+from olmo_mixlaw.schema import parse_count
 from olmo_mixlaw.study.config import load_study
-from olmo_mixlaw.study.plan import plan, short, whole_batches
+from olmo_mixlaw.study.plan import plan, whole_batches
 
 
 def test_shipped_study_has_three_sizes_and_five_mixtures():
@@ -80,3 +81,18 @@ def test_tokens_become_whole_batches():
 
 def test_counts_read_as_people_write_them():
     assert [short(n) for n in (12, 40_000, 2e6, 1.5e9, 5e12)] == ["12", "40k", "2M", "1.5B", "5T"]
+    edges = (0, 999, 999.7, 999_400, 999_600, 98_400, 3e15)
+    assert [short(n) for n in edges] == ["0", "999", "1k", "999k", "1M", "98.4k", "3000T"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(2e6, "2.00M"), (11.6e6, "11.6M"), (111_200, "111k"), (999_600, "1.00M")]
+)
+def test_counts_in_a_column_have_three_digits(count, text):
+    assert short(count, zeros=True) == text
+
+
+@pytest.mark.parametrize("count", [12, 590_000, 1.2e9, 4e12, 98_400])
+def test_a_short_count_is_read_as_the_same_number(count):
+    for zeros in (False, True):
+        assert parse_count(short(count, zeros), "x") == count

@@ -1,11 +1,13 @@
 """What a report may claim: only what was held out, whatever the names in it are."""
 
+import json
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from olmo_mixlaw.cli.answer import jsonable
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.analysis import answer_of
@@ -47,6 +49,21 @@ def test_two_sizes_claim_nothing_of_a_size_held_out(study_file, tmp_path):
     assert "without some mixtures, and scored there" in page
     assert "No size was held out" in page
     assert "largest size held out above" not in page
+
+
+def test_the_document_holds_what_the_lines_say(study_file, tmp_path):
+    study = load_study(study_file())
+    found = conclude(study, table_of(study), tmp_path / "out")
+    said = json.loads(json.dumps(jsonable(found.document), allow_nan=False))
+    ratios = ", ".join(
+        f"{row['domain']} {said['mixture'][row['domain']]:.2f} "
+        f"({row['drawn_low']:.2f} to {row['drawn_high']:.2f})"
+        for row in said["ranges"]
+    )
+    assert f"proposed mixture for w64 (and 90 % interval): {ratios}" in found.lines
+    assert f"law chosen by held-out error: {said['choice']} " in found.lines[0]
+    assert found.lines[-1] == f"report: {said['report']}"
+    assert [f"mind: {warning}" for warning in said["warnings"]] == found.lines[2:-2]
 
 
 def test_three_sizes_claim_both(study_file, tmp_path):

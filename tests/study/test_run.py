@@ -136,6 +136,27 @@ def test_folder_of_another_study_is_refused(undisturbed, tmp_path, capsys):
     assert "isn't finished" in capsys.readouterr().err
 
 
+def test_a_study_that_was_moved_reports_goes_on_and_is_scored(
+    undisturbed, tmp_path, capsys, request
+):
+    _, output, _ = undisturbed
+    there = tmp_path / "moved"
+    shutil.copytree(output, there, symlinks=True)
+    hidden = output.rename(output.with_name("hidden"))
+    request.addfinalizer(lambda: hidden.rename(output))
+    run, other = there / "runs" / "w16-low-40k-s1", there / "runs" / "w16-mid-40k-s1"
+    for model in (run, run / "checkpoints" / "latest-unsharded"):
+        asked = ["evaluate", str(model), "-t", "bio_recall", "-o", str(tmp_path / "scores")]
+        assert cli.run(cli.app, asked) == 0, capsys.readouterr().err
+    asked = ["export", "hf", str(run / "checkpoints" / "latest-unsharded"), str(tmp_path / "hf")]
+    assert cli.run(cli.app, asked) == 0
+    assert cli.run(cli.app, ["study", "report", str(there)]) == 0
+    (run / "run.json").unlink()
+    shutil.rmtree(other)
+    finish(there)
+    assert table_bytes(there) == table_bytes(hidden)
+
+
 def test_status_counts_finished_runs(undisturbed, capsys, tmp_path):
     _, output, _ = undisturbed
     assert cli.run(cli.app, ["study", "status", str(output)]) == 0
