@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.optimize import nnls
 
 from olmo_mixlaw.advice.goal import Goal, goal_of, named
+from olmo_mixlaw.advice.repetition import beyond_seen, budget_of, epochs_at, for_run
 from olmo_mixlaw.advice.simplex import bounds_of, is_free, project, search
 from olmo_mixlaw.errors import ConfigError, FitError
 from olmo_mixlaw.laws.fitted import Fit
@@ -30,8 +31,6 @@ SCALE_LIMIT = 10.0
 # Starts of the search besides the mean and the equal mixture: the best of the mixtures fitted,
 # and random ones.
 TRIED_STARTS = 20
-# How often a source may be repeated, unless said otherwise.
-MOST_EPOCHS = 4.0
 # Draws for a law without a gradient, and how many are predicted at once.
 DRAWS, DRAW_BLOCK = 100_000, 5000
 STEPS = 5
@@ -47,7 +46,8 @@ class Optimum:
 
     `objective` is the goal's `value` (the weighted mean loss in `unit`, or minus a mean score) plus
     the pull of the prior; `hull_distance` is the total variation to the nearest blend of sampled
-    mixtures; `scores` are a benchmark's, where it was the goal. `verdict` says why the mixture is
+    mixtures; `scores` are a benchmark's, where it was the goal; `epochs` (K,) are how often the run
+    sees each domain, None where nobody said what they have. `verdict` says why the mixture is
     no answer, where the fit can't tell mixtures apart.
     """
 
@@ -65,6 +65,7 @@ class Optimum:
     value: float = np.nan
     unit: str = NATS
     verdict: str = ""
+    epochs: np.ndarray | None = None
 
     def mixture(self, decimals: int = 6) -> dict[str, float]:
         """Ratios by domain, rounded so that they still sum to 1."""
@@ -86,9 +87,10 @@ class Limits(TypedDict, total=False):
     """What is wanted of a mixture, and what it must obey; all may be left out.
 
     `target_weights` are rescaled to sum to 1 (default: equal); `objective` is another goal, such
-    as `scores.Scores.goal`. `lower` and `upper` bound the ratios; `available_tokens` caps
-    `h_i D <= max_epochs * tokens_i` (default 4) with D = `cap_tokens`, the budget of the run that
-    the mixture is for (default: the budget at which the law is asked); `kl` times KL(h || prior) is
+    as `scores.Scores.goal`. `lower` and `upper` bound the ratios. A domain that has fewer
+    `available_tokens` than the run sees of it repeats, and its repeats count for less; the run has
+    `cap_tokens` (default: the budget at which the law is asked). `max_epochs` caps repeats, which
+    are free otherwise: `h_i D <= max_epochs * tokens_i`. `kl` times KL(h || prior) is
     added to the goal, in its unit. A `prior` names every domain and is rescaled to sum to 1
     (default: the mean of the sampled mixtures).
     """
@@ -98,7 +100,7 @@ class Limits(TypedDict, total=False):
     lower: Mapping[str, float] | float
     upper: Mapping[str, float] | float
     available_tokens: Mapping[str, float] | None
-    max_epochs: float
+    max_epochs: float | None
     cap_tokens: float | None
     prior: Mapping[str, float] | None
     kl: float
@@ -133,7 +135,14 @@ def optimum(
     totals = problem.totals(losses, found)
     i = int(totals.argmin())
     return _described(
-        fit, found[i], losses[i], float(totals[i]), n_params, n_tokens, n_active, problem.goal
+        problem.fit,
+        found[i],
+        losses[i],
+        float(totals[i]),
+        n_params,
+        n_tokens,
+        n_active,
+        problem.goal,
     )
 
 
@@ -169,14 +178,18 @@ class Problem:
             raise ConfigError("cap_tokens: needs available_tokens, the tokens that domains have")
         if not 0 <= kl < np.inf:
             raise ConfigError(f"kl: must be finite and not negative, found {kl:g}")
+        available, asked = limits.get("available_tokens"), budget_of(fit, n_tokens)
+        if limits.get("max_epochs") is not None and available is None:
+            raise ConfigError("max_epochs: needs available_tokens, the tokens that domains have")
         low, high = bounds_of(
             fit.domains,
             limits.get("lower", 0.0),
             limits.get("upper", 1.0),
-            limits.get("available_tokens"),
-            limits.get("max_epochs", MOST_EPOCHS),
-            n_tokens if cap is None else cap,
+            available,
+            limits.get("max_epochs"),
+            asked if cap is None else cap,
         )
+        fit = for_run(fit, n_tokens, available, cap)
         middle = _middle(fit, limits.get("prior"))
         size = fit.checked_scale(n_params, n_tokens, n_active)
         return cls(fit, goal, low, high, middle, kl, size, n_tokens)
@@ -261,6 +274,7 @@ def _described(
     distance = hull_distance(ratios, fit.mixtures)
     scores = getattr(goal, "scores", None)
     by_goal = float(goal(losses[None])[0][0])
+    epochs = epochs_at(fit, ratios, n_tokens)
     return Optimum(
         fit.domains,
         ratios,
@@ -270,12 +284,16 @@ def _described(
         float(n_params),
         float(n_tokens),
         distance,
-        _warnings(fit, distance, float(fit.size_of(n_params, n_active)), n_tokens),
+        [
+            *_warnings(fit, distance, float(fit.size_of(n_params, n_active)), n_tokens),
+            *beyond_seen(fit, epochs),
+        ],
         n_active,
         scores(losses[None]) if scores else {},
         by_goal,
         fit.unit,
         fit.cannot_tell_mixtures(),
+        epochs,
     )
 
 
@@ -333,7 +351,7 @@ def hull_distance(ratios: np.ndarray, mixtures: np.ndarray) -> float:
 
 
 def _warnings(fit: Fit, distance: float, n_params: float, n_tokens: float) -> list[str]:
-    notes = []
+    notes = [] if fit.level is None else fit.level.cautions(n_params, n_tokens)
     if distance > HULL_LIMIT:
         notes.append(
             f"the mixture lies {distance:.2f} (total variation) outside every blend of the "

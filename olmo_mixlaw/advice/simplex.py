@@ -126,11 +126,12 @@ def bounds_of(
     lower: Mapping[str, float] | float = 0.0,
     upper: Mapping[str, float] | float = 1.0,
     available: Mapping[str, float] | None = None,
-    max_epochs: float = 1.0,
+    max_epochs: float | None = None,
     n_tokens: float = np.nan,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Least and greatest ratios (K,), with `h_i D <= max_epochs * available_i` among the latter.
 
+    Without `max_epochs` a domain may repeat as often as it likes, if it has anything to repeat.
     Raises `ConfigError` for unknown names, bounds outside 0 to 1, and ones that no mixture meets.
     """
     low, high = (
@@ -140,16 +141,17 @@ def bounds_of(
         for given, what, default in ((lower, "lower bound", 0.0), (upper, "upper bound", 1.0))
     )
     if available is not None:
-        if not 0 < max_epochs < np.inf:
+        if max_epochs is not None and not 0 < max_epochs < np.inf:
             raise ConfigError(f"max_epochs: must be positive and finite, found {max_epochs:g}")
         if np.isinf(n_tokens) or n_tokens <= 0:
-            raise ConfigError(f"repetition caps: a budget of {n_tokens:g} tokens is not positive")
+            raise ConfigError(f"available tokens: a budget of {n_tokens:g} tokens is not positive")
         if not np.isfinite(n_tokens):
-            raise ConfigError("repetition caps need n_tokens: h_i D <= max_epochs * tokens_i")
+            raise ConfigError("available tokens need n_tokens: a domain repeats after tokens_i / D")
         tokens = named(available, domains, "domain", "available tokens", np.inf)
         if not (tokens >= 0).all():
             raise ConfigError("available tokens: must be numbers that are not negative")
-        high = np.minimum(high, max_epochs * tokens / n_tokens)
+        most = np.where(tokens > 0, np.inf, 0.0) if max_epochs is None else max_epochs * tokens
+        high = np.minimum(high, most / n_tokens)
     for i, name in enumerate(domains):
         if not 0 <= low[i] <= high[i] <= 1 + 1e-12 or low[i] > 1:
             raise ConfigError(

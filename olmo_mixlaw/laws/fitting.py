@@ -16,8 +16,8 @@ from olmo_mixlaw.laws.engine.formula import Formula
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.law import Law, Settings, resolve
 from olmo_mixlaw.laws.leveling import level_of
-from olmo_mixlaw.laws.repeating import repetition_of
-from olmo_mixlaw.laws.repetition import available_of
+from olmo_mixlaw.laws.repeating import fit_fresh
+from olmo_mixlaw.laws.repetition import with_available
 from olmo_mixlaw.laws.sizes import Size, check_capacity
 from olmo_mixlaw.runs import Design, RunTable
 from olmo_mixlaw.runs.table import design_of
@@ -67,9 +67,8 @@ def fit(
     """
     chosen: Law = resolve(law)
     design = design_of(table)
-    tokens = None if available is None else available_of(available, design.domains)
-    if tokens is not None and design.available is None:
-        design = replace(design, available=np.tile(tokens, (len(design), 1)))
+    if available is not None:
+        design = with_available(design, available)
     if anchors is None and isinstance(table, RunTable):
         anchors = table.anchors()
     settings = settings or Settings()
@@ -81,16 +80,11 @@ def fit(
     check_capacity(design, "active" if capacity == "effective" and not profiled else capacity)
     size = _profiled(chosen, design, seed, settings) if profiled else Size.fixed(capacity, rho)
     seen = size.applied(design)
-    repetition = repetition_of(seen, chosen.in_profile(seen), seed, settings, repeats)
-    if repetition is not None:
-        repetition = replace(repetition, available=repetition.available if tokens is None else tokens)
-        seen = repetition.applied(seen)
-    fitted = replace(
-        chosen.fit(seen, seed=seed, settings=settings),
-        size=size,
-        repetition=repetition,
-        mixtures=np.unique(design.ratios, axis=0),
-    )
+    fitted = fit_fresh(chosen, seen, seed=seed, settings=settings, worth=repeats)
+    fitted = replace(fitted, size=size)
+    seen = fitted.seen(design)
+    if available is not None:
+        fitted = fitted.having(available)
     if not level:
         if anchors is not None:
             raise FitError("anchors: they tell the level, which was not asked for")

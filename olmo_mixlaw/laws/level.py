@@ -1,10 +1,12 @@
 """The level beyond a table: what a law's losses are there, between mixtures left as it says.
 
-    log L = log law(h, N, D) + log S(N, D) - mean over h* of log law(h*, N, D)
+    log L = log law(h, N, D) + w (log S(N, D) - mean over h* of log law(h*, N, D))
 
 Laws rank mixtures well at sizes that nobody trained, but their own terms in N and D were fitted
 to tell mixtures apart, among early checkpoints and with hand-made priors, and miss the level by
-1 to 3 %. S is a skeleton fitted for the level alone; h* are the mixtures of the largest size.
+1 to 3 %. S is a skeleton fitted for the level alone; h* are the mixtures of the largest size. w is
+1 but where the skeleton itself is in doubt and the law has terms in N and D: the law's own word
+then counts too, by the precision of both.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from olmo_mixlaw.laws.skeleton import NORMAL, Skeleton
 BEYOND = 1.05
 # An anchor is spoken of where it would narrow the interval by this factor.
 WORTH_AN_ANCHOR = 1.5
-# With so many times the tokens of the largest size's longest run, no skeleton was ever right.
+# Standard deviation of the level that laws with terms in N and D give by themselves.
+LAW_DOUBT = 0.03
+# With so many times the tokens of the longest run, no skeleton was ever right.
 MOST_TOKENS = 25.0
 # Embeddings, where a table's sizes leave them out and say no more: OLMo's vocabulary, and a width
 # of (64 N / 12)^(1/3), that of models whose width is 64 times their depth.
@@ -38,8 +42,8 @@ class Level:
     """The skeleton of a fit and where it holds.
 
     `mixtures` (m, K) are h*; `n_top`, `d_top` and `c_top` the largest size, budget and product of
-    both in the table, `d_of_largest` the longest budget of its largest size; `sizes` and `budgets`
-    how many it has, `anchors` how many runs were added at the scale of interest.
+    both in the table; `sizes` and `budgets` how many it has, `anchors` how many runs were added at
+    the scale of interest; `law_extrapolates` whether the law's own losses fall with both.
     `vocabulary` is the number of embeddings that N leaves out, 0 where it counts them.
     """
 
@@ -48,10 +52,10 @@ class Level:
     n_top: float
     d_top: float
     c_top: float
-    d_of_largest: float
     sizes: int
     budgets: int
     anchors: int = 0
+    law_extrapolates: bool = False
     vocabulary: float = 0.0
 
     @classmethod
@@ -73,7 +77,11 @@ class Level:
             unique, which = np.unique(scales, axis=0, return_inverse=True)
             total = with_embeddings(unique[:, 0], self.vocabulary)
             middle = mean_over(law, self.mixtures, unique)
-            found[rows] = (self.skeleton.log_loss(total, unique[:, 1]) - middle)[which.ravel()]
+            shift = self.skeleton.log_loss(total, unique[:, 1]) - middle
+            if self.law_extrapolates:
+                doubt = self.skeleton.doubt(total, unique[:, 1])
+                shift *= LAW_DOUBT**2 / (LAW_DOUBT**2 + doubt**2)
+            found[rows] = shift[which.ravel()]
         return found
 
     def half_width(
@@ -121,11 +129,11 @@ class Level:
         """Why the level can't be said at one of these budgets; nothing where it can."""
         asked = np.atleast_1d(np.asarray(n_tokens, float))
         most = float(np.max(asked, initial=0.0, where=np.isfinite(asked)))
-        if self.anchors or most < MOST_TOKENS * self.d_of_largest:
+        if self.anchors or most < MOST_TOKENS * self.d_top:
             return ""
         return (
-            f"{most:.3g} tokens are {most / self.d_of_largest:.3g} times those of the largest "
-            f"model fitted ({self.d_of_largest:.3g}): no level was ever right so far on, though "
+            f"{most:.3g} tokens are {most / self.d_top:.3g} times those of the longest "
+            f"run fitted ({self.d_top:.3g}): no level was ever right so far on, though "
             "the order of mixtures may be; give a run near that budget (--anchor), or take the "
             "law alone (--no-level)"
         )

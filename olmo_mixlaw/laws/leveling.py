@@ -19,9 +19,8 @@ from olmo_mixlaw.laws.skeleton import (
     K_PRIOR,
     KS,
     LOWER,
-    MIDDLE,
     MIXTURE_NOISE,
-    SPREAD,
+    PRIOR,
     UPPER,
     Skeleton,
     relative_loss,
@@ -41,6 +40,8 @@ STARTS, ROUNDS = 2, 2
 TEMPER = 0.3
 # An anchor is refused when it is off by this many half widths of the interval without it.
 STRANGE = 3.0
+# A law has a term of its own in N or D when log loss falls by so much at this multiple of it.
+FARTHER, LEAST_FALL = 4.0, 1e-3
 # So many reference mixtures are enough for a mean.
 MOST_MIXTURES = 64
 # Sizes and budgets within this factor are one.
@@ -48,13 +49,18 @@ SAME = 1.05
 
 
 def level_of(
-    design: Design, law: LogLaw, anchors: Design | None = None, vocabulary: float | None = None
+    design: Design,
+    law: LogLaw,
+    anchors: Design | None = None,
+    vocabulary: float | None = None,
+    prior: tuple[np.ndarray, np.ndarray] = PRIOR,
 ) -> Level | None:
     """The level of a table under a law fitted to it; None where sizes or budgets aren't known.
 
     `law` gives the log losses (S, T) of mixtures (S, K) at N and D (S,); the anchors are runs at or
     near the scale of interest, of the same domains and targets, that the law was not fitted to.
     `vocabulary` is how many embeddings N leaves out (None: as the table says, else `VOCABULARY`).
+    `prior` are the middles and spreads (5,) of the skeleton's parameters.
     Raises `FitError` for anchors that belong to another table.
     """
     n, d = design.n_params, design.n_tokens
@@ -71,14 +77,14 @@ def level_of(
     compute = scales.prod(1)
     weight = np.minimum(1.0, compute / compute.max())
     found = Level(
-        skeleton=fit_skeleton(_total(scales, vocabulary), losses, weight),
+        skeleton=fit_skeleton(_total(scales, vocabulary), losses, weight, prior),
         mixtures=mixtures,
         n_top=float(n.max()),
         d_top=float(d.max()),
         c_top=float((n * d).max()),
-        d_of_largest=float(d[largest].max()),
         sizes=_distinct(n),
         budgets=_distinct(d),
+        law_extrapolates=_extrapolates(law, mixtures, float(n.max()), float(d.max())),
         vocabulary=vocabulary,
     )
     if anchors is None:
@@ -88,11 +94,16 @@ def level_of(
     _refuse_strange(found, more, theirs)
     scales, losses = np.concatenate([scales, more]), np.concatenate([losses, theirs])
     weight = np.concatenate([weight, _anchor_weight(more, count)])
-    skeleton = fit_skeleton(_total(scales, vocabulary), losses, weight)
+    skeleton = fit_skeleton(_total(scales, vocabulary), losses, weight, prior)
     return replace(found, skeleton=skeleton, anchors=len(anchors))
 
 
-def fit_skeleton(scales: np.ndarray, losses: np.ndarray, weight: np.ndarray) -> Skeleton:
+def fit_skeleton(
+    scales: np.ndarray,
+    losses: np.ndarray,
+    weight: np.ndarray,
+    prior: tuple[np.ndarray, np.ndarray] = PRIOR,
+) -> Skeleton:
     """The skeleton of cells: scales (C, 2) of N and D, losses (C, T), weights (C,).
 
     Maximum a posteriori under the prior of `laws.skeleton` for every k and target, the noise of
@@ -103,7 +114,7 @@ def fit_skeleton(scales: np.ndarray, losses: np.ndarray, weight: np.ndarray) -> 
     refs = [float(np.exp(np.log(np.unique(x)).mean())) for x in scales.T]
     log_n, log_d = np.log(scales / refs).T
     k = np.repeat(KS, targets)
-    prior = Prior(*(np.tile(x, (len(k), 1)) for x in (MIDDLE, SPREAD, LOWER, UPPER)))
+    drawn = Prior(*(np.tile(x, (len(k), 1)) for x in (*prior, LOWER, UPPER)))
 
     def evaluate(theta: np.ndarray, group: np.ndarray, rows: slice, jacobian: bool) -> Any:
         return relative_loss(theta, k[group], log_n[rows], log_d[rows], jacobian)
@@ -111,11 +122,11 @@ def fit_skeleton(scales: np.ndarray, losses: np.ndarray, weight: np.ndarray) -> 
     problems = Problems(
         evaluate=evaluate,
         log_loss=np.tile(np.log(losses / low).T, (len(KS), 1)),
-        prior=prior,
+        prior=drawn,
         noise=np.full(len(k), LEAST_NOISE),
         weight=np.tile(weight, (len(k), 1)),
     )
-    starts = np.concatenate([draw_starts(prior, STARTS, 0, g) for g in range(len(k))])
+    starts = np.concatenate([draw_starts(drawn, STARTS, 0, g) for g in range(len(k))])
     best = _best(solve(problems, np.repeat(np.arange(len(k)), STARTS), starts), len(k))
     for _ in range(ROUNDS):
         noise = [
@@ -170,6 +181,13 @@ def check_anchors(design: Design, anchors: Design) -> None:
             raise FitError(f"anchors: their {what}: {_few(theirs)}; the table's: {_few(ours)}")
     if not (np.isfinite(anchors.n_params).all() and np.isfinite(anchors.n_tokens).all()):
         raise FitError("anchors: n_params and n_tokens are needed in every run")
+
+
+def _extrapolates(law: LogLaw, mixtures: np.ndarray, n: float, d: float) -> bool:
+    """Whether a law's losses fall beyond the largest size and the largest budget alike."""
+    scales = np.array([[n, d], [FARTHER * n, d], [n, FARTHER * d]])
+    here, larger, longer = mean_over(law, mixtures, scales).mean(1)
+    return bool(max(larger, longer) < here - LEAST_FALL)
 
 
 def _total(scales: np.ndarray, vocabulary: float) -> np.ndarray:

@@ -20,8 +20,7 @@ from scipy.stats import norm
 # (arXiv 2502.06857), Kempner's loss-to-loss series (arXiv 2411.12925), Gadre et al. (arXiv
 # 2403.08540), OLMo's ladder (arXiv 2412.04403) and published isoFLOP series. Judged with each
 # family left out: `benchmarks/level_families.py`.
-MIDDLE = np.log([0.65, 0.28, 0.31, 0.30, 0.31])
-SPREAD = np.array([0.21, 0.41, 0.38, 0.57, 0.56])
+PRIOR = (np.log([0.65, 0.28, 0.31, 0.30, 0.31]), np.array([0.21, 0.41, 0.38, 0.57, 0.56]))
 # The floor lies below the least loss; the others have room.
 LOWER = np.array([-6.0, -8.0, -5.0, -8.0, -5.0])
 UPPER = np.array([-1e-4, 3.0, 1.0, 3.0, 1.0])
@@ -70,6 +69,14 @@ class Skeleton:
 
         With `anchored`, what it would be after one run had been made right there.
         """
+        unsure, luck = self.doubt(n_params, n_tokens) ** 2, self.noise**2
+        if anchored:
+            seen = luck + MIXTURE_NOISE**2
+            unsure = unsure * seen / (unsure + seen)
+        return np.asarray(NORMAL * np.sqrt(unsure + luck))
+
+    def doubt(self, n_params: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+        """Standard deviation of the mean log loss there, a run's own luck apart, (R, T)."""
         found = self._each(n_params, n_tokens)
         each = np.stack([loss for loss, _ in found])
         weight = self.weight[:, :, None]
@@ -77,12 +84,8 @@ class Skeleton:
         within = (weight * np.stack([variance for _, variance in found])).sum(0)
         size = A_SIZE * np.log(np.maximum(n_params / self.n_top, 1.0))
         compute = A_COMPUTE * np.log(np.maximum(n_params * n_tokens / self.c_top, 1.0))
-        unsure = WITHIN**2 * within + BETWEEN**2 * between + size**2 + compute**2
-        luck = (NORMAL * self.noise[:, None]) ** 2
-        if anchored:
-            seen = luck + (NORMAL * MIXTURE_NOISE) ** 2
-            unsure = unsure * seen / (unsure + seen)
-        return np.asarray(np.sqrt(unsure + luck).T)
+        squared = WITHIN**2 * within + BETWEEN**2 * between + size**2 + compute**2
+        return np.asarray(np.sqrt(squared).T / NORMAL)
 
     def _each(self, n_params: Any, n_tokens: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each k the log loss (T, R), and its variance from the curvature of the fit."""

@@ -47,7 +47,7 @@ def test_a_pull_moves_towards_the_prior(fitted: Fit) -> None:
 
 
 def test_equal_exponents_make_the_optimum_independent_of_size(fitted: Fit) -> None:
-    path = optimum_path(fitted, [(1e7, 1e9), (1e10, 1e9)])
+    path = optimum_path(replace(fitted, level=None), [(1e7, 1e9), (1e10, 1e9)])
     np.testing.assert_allclose(
         path.loc[0, fitted.domains].to_numpy(float),
         path.loc[1, fitted.domains].to_numpy(float),
@@ -147,7 +147,8 @@ def test_limits_out_of_range_are_refused(fitted: Fit, settings_: dict, message: 
 
 def test_caps_count_for_the_run_that_the_mixture_is_for() -> None:
     """A swarm of one budget can't speak of another, but its mixture goes to a longer run."""
-    swarm = fit("transfer", transfer_losses(grid(sizes=1, mixtures=12), noise=0.002))
+    table = transfer_losses(grid(sizes=1, mixtures=12), noise=0.002)
+    swarm = fit("transfer", table, level=False)
     limits = {"available_tokens": {"web": 1e9}, "max_epochs": 2.0}
     with pytest.raises(FitError, match="one n_tokens only"):
         optimum(swarm, 1e7, 2e10, **limits)
