@@ -17,8 +17,8 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 import record
-from holdout import LAWS, load, tables
 from optimum import mirror_descent
+from tables import LAWS, tables
 
 from olmo_mixlaw.advice import optimum
 from olmo_mixlaw.errors import FitError
@@ -85,7 +85,7 @@ def time_tables(names: list[str], laws: list[str], times: int) -> list[dict]:
         if name not in here:
             print(f"{name}: not on this machine")
             continue
-        design = load(*here[name])
+        design = here[name].load()
         for law in laws:
             try:
                 seconds = median_seconds(lambda: fit(law, design, settings=LOOSE), times)  # noqa: B023
@@ -121,7 +121,7 @@ def time_bootstraps() -> list[dict]:
     for name, law in BOOTSTRAPPED:
         if name not in here:
             continue
-        design = load(*here[name])
+        design = here[name].load()
         fitted = fit(law, design, settings=LOOSE)
         seconds = 10 * median_seconds(lambda: list(bootstrap(fitted, design, replicates=20)), 1)  # noqa: B023
         print(f"{name:8s} {law:18s} bootstrap of 200 runs {seconds:6.1f} s", flush=True)

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import record
-from holdout import load, tables
+from tables import tables
 
 from olmo_mixlaw.advice import optimum
 from olmo_mixlaw.errors import FitError
@@ -66,7 +66,7 @@ def main() -> None:
         if name not in here:
             print(f"{name}: not on this machine")
             continue
-        design = load(*here[name])
+        design = here[name].load()
         for law in options.laws.split(","):
             try:
                 fitted = fit(law, design, settings=Settings(strict=False))

@@ -24,6 +24,7 @@ import pandas as pd
 import record
 from scipy.optimize import least_squares
 
+from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws import fit
 from olmo_mixlaw.runs import Design
 
@@ -142,8 +143,12 @@ def choose(errors: pd.DataFrame) -> str:
 def predict_routed(frame: pd.DataFrame, query: pd.DataFrame) -> np.ndarray:
     """Losses (rows of `query`,) from the answered rows of `frame`, in the query's order.
 
-    Raises `ValueError` for a query row of another kind (k, routing frequency) or domain.
+    Raises `ValueError` for a query row of another kind (k, routing frequency) or domain, `FitError`
+    for fewer than three dense sizes: two are held out in turn.
     """
+    sizes = plain(frame)["N"].nunique()
+    if sizes < 3:
+        raise FitError(f"the routed laws need three dense sizes; the table has {sizes}")
     if len(plain(query)) != len(query):
         raise ValueError("the query has a model with k other than 1 or routing frequency not .5")
     unknown = set(query["domain"]) - set(frame["domain"])

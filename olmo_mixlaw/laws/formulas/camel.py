@@ -165,7 +165,8 @@ class CamelDual(CamelShares):
     name = "camel_dual"
     formula = "E_i + c_i cap_i^-b_i + A_i (D h~_i)^-a_i, cap_i = q_i N + (1-q_i) x_i"
     source = "family B, after arXiv 2603.08022"
-    floor: float = 0.01
+    # H of the competition, in equal shares of the table's middle size; q is what a domain keeps.
+    head: float = 0.01
 
     def _add_capacity(self, layout: Layout, pools: Pools, scene: Scene) -> None:
         """Nothing of its own: the competition has the b and c of the losses."""
@@ -176,7 +177,7 @@ class CamelDual(CamelShares):
         log_c = theta[:, None, layout.slices["c"]]
         b = layout.exp(theta, "b")[:, None]
         size = (np.log(log_share.shape[-1]) + inputs.log_n)[None, :, None]
-        found = allocate(log_share + (log_c + np.log(b)), b, float(np.log(self.floor)), size)
+        found = allocate(log_share + (log_c + np.log(b)), b, float(np.log(self.head)), size)
         x, whole = np.exp(found.log_x), np.exp(size)
         q = 1 / (1 + np.exp(-theta[:, None, layout.slices["q"]]))
         cap = q * whole + (1 - q) * x
