@@ -18,6 +18,7 @@ KINDS = {
     "configs/ladders": "ladder",
     "configs/mixtures": "mixture",
     "configs/studies": "study",
+    "configs/tables": "table",
     "configs/train": "training configuration",
     "eval_suites": "suite",
 }

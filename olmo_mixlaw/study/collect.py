@@ -55,7 +55,7 @@ def target_tokens(study: StudyConfig, table: RunTable) -> dict[str, float] | Non
 def collect(runs: list[Run], folders: dict[str, Path], domains: list[str]) -> RunTable:
     """The losses and scores of `runs`, read from each run's `eval` folder.
 
-    A run's `n_params` leave out the embeddings; its loss on a domain is the held-out one, in
+    A run's `n_params` leave out the embeddings, which are `n_embedding`; its loss on a domain is the held-out one, in
     nats a token; `available_<domain>` are the tokens that it had of each. Raises `DataError` for
     a run that lacks a domain.
     """
@@ -65,6 +65,7 @@ def collect(runs: list[Run], folders: dict[str, Path], domains: list[str]) -> Ru
             "run_id": run.run_id,
             "n_params": run.rung.n_params,
             "n_active": run.rung.n_active,
+            "n_embedding": run.rung.n_embedding,
             "n_tokens": run.n_tokens,
         }
         weights = {WEIGHT + domain: run.ratios.get(domain, 0.0) for domain in domains}
