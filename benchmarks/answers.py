@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from repetition import effective, fit_repeated
 
 from olmo_mixlaw.laws.choice.uncertainty import predicted_interval
 from olmo_mixlaw.laws.fitted import Fit
@@ -142,13 +141,11 @@ def repeated_losses(
     *,
     level: bool = True,
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """Losses (R, T) and their intervals where data repeat: the law in effective tokens.
+    """Losses (R, T) and their intervals where one source repeats: what repeats are worth is fitted.
 
-    `unique` and `asked` are tokens before repeats, of the fitted runs and of those asked about;
-    how much repeats are worth is fitted first (`repetition`).
+    `unique` and `asked` are tokens before repeats, of the fitted runs and of those asked about.
     """
-    worth = fit_repeated(design.n_params, design.n_tokens, unique, design.losses[:, 0]).repeats
-    fresh = effective(design.n_tokens, np.minimum(unique, design.n_tokens), worth)
-    answer = answer_for(replace(design, n_tokens=fresh), law, level=level)
-    ratios, tokens = np.ones((len(n), 1)), effective(d, np.minimum(asked, d), worth)
-    return answer.losses(ratios, n, tokens), answer.ends(ratios, n, tokens)
+    fitted = fitted_for(replace(design, available=unique[:, None]), law, level=level)
+    answer = Answer(design, fitted.having(asked[:, None]))
+    ratios = np.ones((len(n), 1))
+    return answer.losses(ratios, n, d), answer.ends(ratios, n, d)

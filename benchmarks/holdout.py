@@ -89,7 +89,7 @@ def predictors(table: Table, design: Design, laws: list[str], level: bool) -> di
     if table.unique is not None:
         unique = table.unique()
         for law in laws:
-            found[f"{law} on D'"] = by_law_in_fresh_tokens(design, unique, law, level)
+            found[f"{law}, repeats"] = by_law_in_fresh_tokens(design, unique, law, level)
         found["repeated D'"] = by_repetition(design, unique, excess=False)
         found["repeated D' N'"] = by_repetition(design, unique, excess=True)
     return found

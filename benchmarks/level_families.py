@@ -194,9 +194,11 @@ def predict_with(
 def row_of(family: str, member: Member, law: str, bank: Bank) -> dict[str, object]:
     """The figures of one table of a family. Raises `FitError`."""
     design, test, where = member.cut()
-    priors = {"no_mixture": None, "level": PRIOR, LEFT_OUT: prior_without(bank, family)}
+    prior = PRIOR if law == "level" else None
+    if law == LEFT_OUT:
+        prior = prior_without(bank, family)
     start = time.process_time()
-    guess, ends = predict_with(member, design, test, priors[law])
+    guess, ends = predict_with(member, design, test, prior)
     seconds = time.process_time() - start
     error, seen = guess / test.losses - 1, np.isfinite(test.losses)
     inside = NAN

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 import record
 from repetition import fit_repeated
-from tables import load_repeated, read
+from tables import load_repeated, unique_tokens
 
 from olmo_mixlaw.laws.fitting import fit
 from olmo_mixlaw.laws.law import Settings
@@ -39,10 +39,7 @@ LAWS = {
 
 def table() -> Design:
     """The runs of one source with the tokens that it had."""
-    frame = read("p16_repetition")
-    tokens = frame["unique_tokens"].to_numpy(float)[:, None]
-    design = replace(load_repeated(), available=tokens)
-    return design.take(frame["dedup"].to_numpy() == 0)
+    return replace(load_repeated(), available=unique_tokens()[:, None])
 
 
 def predicted(law: str, train: Design, test: Design) -> np.ndarray:

@@ -31,10 +31,11 @@ WEIGHT_TOLERANCE = 0.05
 LAWS = (
     "no_mixture,log_linear,exponential,bimix,autoscale,transfer,power_transfer,two_pool,additive,"
     "joint,interaction,modulated,competition,competition_noise,camel_shares,camel_dual,"
-    "camel_hybrid,regmix,kriging,regimes,stack"
+    "camel_hybrid,regmix_fast,shared_power,shrunk_powers,kriging,cokriging,regimes,stack"
 )
 # Of tables that have many targets or one mixture: Olmix's law, RegMix, Chinchilla's, ours.
-SWARM_LAWS, SIZE_LAWS = "log_linear,regmix,no_mixture,stack", "no_mixture,stack"
+SWARM_LAWS = "log_linear,regmix,no_mixture,shared_power,stack"
+SIZE_LAWS = "no_mixture,stack"
 # `--quick`: those that take less than a second on every table.
 QUICK_LAWS = ("no_mixture", "log_linear", "transfer")
 FINE_TUNED, RATIO, METRIC = "p18_admire", "ratio_", "metric_"
@@ -127,9 +128,15 @@ def one_mixture(
     )
 
 
+def one_source(stem: str) -> pd.DataFrame:
+    """The repetition table without the runs on deduplicated text, which is another source."""
+    frame = read(stem)
+    return frame[frame["dedup"] == 0].reset_index(drop=True)
+
+
 def load_repeated(stem: str = "p16_repetition") -> Design:
     """The repetition table; rows in the file's order, as `unique_tokens` has them."""
-    frame = read(stem)
+    frame = one_source(stem)
     n = frame["N"].to_numpy(float)
     losses = frame["loss"].to_numpy(float)[:, None]
     names = [f"{run}#{i}" for i, run in enumerate(frame["run_id"])]
@@ -139,7 +146,7 @@ def load_repeated(stem: str = "p16_repetition") -> Design:
 
 def unique_tokens(stem: str = "p16_repetition") -> np.ndarray:
     """Tokens of each run's data before repeats (R,)."""
-    return read(stem)["unique_tokens"].to_numpy(float)
+    return one_source(stem)["unique_tokens"].to_numpy(float)
 
 
 def load_fine_tuned(stem: str = FINE_TUNED) -> Design:

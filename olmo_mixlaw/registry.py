@@ -181,9 +181,13 @@ LAWS = Registry(
         "no_mixture": "olmo_mixlaw.laws.formulas.no_mixture:NoMixture",
         "transfer": "olmo_mixlaw.laws.formulas.transfer:Transfer",
         "power_transfer": "olmo_mixlaw.laws.formulas.transfer:PowerTransfer",
+        "shared_power": "olmo_mixlaw.laws.formulas.shared_power:SharedPower",
+        "shrunk_powers": "olmo_mixlaw.laws.formulas.shared_power:ShrunkPowers",
         "modulated": "olmo_mixlaw.laws.formulas.modulated:Modulated",
         "kriging": "olmo_mixlaw.laws.learners.kriging:Kriging",
+        "cokriging": "olmo_mixlaw.laws.learners.cokriging:CoKriging",
         "regmix": "olmo_mixlaw.laws.learners.regmix:RegMix",
+        "regmix_fast": "olmo_mixlaw.laws.learners.regmix:FastRegMix",
         "regimes": "olmo_mixlaw.laws.learners.regimes:Regimes",
         "stack": "olmo_mixlaw.laws.learners.stack:Stack",
         "competition": "olmo_mixlaw.laws.formulas.competition:Competition",
@@ -212,22 +216,29 @@ COMPARED_LAWS = (
     "log_linear",
     "transfer",
     "power_transfer",
+    "shared_power",
     "additive",
     "modulated",
     "competition_noise",
     "kriging",
+    "cokriging",
     "stack",
 )
 
-# A stack's: three processes over different formulas err differently where they extrapolate, and
-# so do trees and coupled laws.
+# A stack's, the laws that share most between targets first. Processes over different formulas err
+# differently where they extrapolate, and so do trees.
 STACKED_LAWS = (
-    "kriging:modulated",
-    "kriging:two_pool",
-    "kriging:additive",
+    "shared_power",
+    "shrunk_powers",
+    "cokriging",
+    "cokriging:shared_power",
     "power_transfer",
+    "cokriging:modulated",
+    "kriging:modulated",
+    "kriging:additive",
+    "kriging:two_pool",
     "regimes",
-    "regmix",
+    "regmix_fast",
     "competition_noise",
 )
 # A study's, which fits them again and again.

@@ -15,6 +15,8 @@ SEPARABLE = [
     "no_mixture",
     "transfer",
     "power_transfer",
+    "shared_power",
+    "shrunk_powers",
     "modulated",
     "two_pool",
     "additive",

@@ -358,12 +358,20 @@ def test_a_family_is_cut_between_its_sizes(folder: Path) -> None:
     small, large, where = member.cut()
     assert where == "<= 100M -> 400M"
     assert small.n_params.max() < large.n_params.min()
-    row = level_families.row_of("Gemstones", member, level=False)
-    assert row["mre"] < 2
-    assert row["losses"] == 8
+    for law in level_families.LAWS[:2]:
+        row = level_families.row_of("Gemstones", member, law, {})
+        assert row["mre"] < 2
+        assert row["losses"] == 8
 
 
-REAL = {"p11": (96, 24, 110), "p16": (203, 1, 1), "p19-comma": (77, 1, 1), "p14": (665, 1, 2)}
+def test_a_prior_leaves_its_family_out() -> None:
+    bank = {name: np.full(5, value) for name, value in (("a", 0.0), ("b", 1.0), ("c", 9.0))}
+    middle, spread = level_families.prior_without(bank, "c")
+    np.testing.assert_allclose(middle, 0.5)
+    np.testing.assert_allclose(spread, 1.8 * np.std([0, 1], ddof=1))
+
+
+REAL = {"p11": (96, 24, 110), "p16": (191, 1, 1), "p19-comma": (77, 1, 1), "p14": (665, 1, 2)}
 
 
 @pytest.mark.parametrize("name", list(REAL))

@@ -94,7 +94,10 @@ def fit(
     def law_alone(ratios: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
         return np.asarray(np.log(chosen.predict(fitted, fitted.scene.inputs(ratios, n, d))))
 
-    return replace(fitted, level=level_of(seen, law_alone, near, vocabulary))
+    # Runs that repeat were each made to their end: none is a checkpoint of another.
+    whole = fitted.repetition is not None
+    found = level_of(seen, law_alone, near, vocabulary, checkpoints=not whole)
+    return replace(fitted, level=found)
 
 
 def _profiled(law: Law, design: Design, seed: int, settings: Settings) -> Size:

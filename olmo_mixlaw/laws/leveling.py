@@ -54,12 +54,14 @@ def level_of(
     anchors: Design | None = None,
     vocabulary: float | None = None,
     prior: tuple[np.ndarray, np.ndarray] = PRIOR,
+    checkpoints: bool = True,
 ) -> Level | None:
     """The level of a table under a law fitted to it; None where sizes or budgets aren't known.
 
     `law` gives the log losses (S, T) of mixtures (S, K) at N and D (S,); the anchors are runs at or
     near the scale of interest, of the same domains and targets, that the law was not fitted to.
     `vocabulary` is how many embeddings N leaves out (None: as the table says, else `VOCABULARY`).
+    Where the runs of a size may be `checkpoints` of longer ones, early ones are left out.
     `prior` are the middles and spreads (5,) of the skeleton's parameters.
     Raises `FitError` for anchors that belong to another table.
     """
@@ -72,7 +74,7 @@ def level_of(
     largest = n >= n.max() / SAME
     mixtures = _reference(design.ratios[largest])
     scales, losses, _ = _cells(design, law, mixtures)
-    kept = ~_transient(scales)
+    kept = ~_transient(scales) if checkpoints else np.ones(len(scales), bool)
     scales, losses = scales[kept], losses[kept]
     compute = scales.prod(1)
     weight = np.minimum(1.0, compute / compute.max())

@@ -69,7 +69,8 @@ class Skeleton:
 
         With `anchored`, what it would be after one run had been made right there.
         """
-        unsure, luck = self.doubt(n_params, n_tokens) ** 2, self.noise**2
+        unsure: np.ndarray = self.doubt(n_params, n_tokens) ** 2
+        luck = self.noise**2
         if anchored:
             seen = luck + MIXTURE_NOISE**2
             unsure = unsure * seen / (unsure + seen)

@@ -13,6 +13,7 @@ import numpy as np
 
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.law import Law, Settings
+from olmo_mixlaw.laws.repeating import fit_fresh
 from olmo_mixlaw.runs import Design
 
 # Priors may carry what the rows of a fold can't.
@@ -40,6 +41,12 @@ def run_ids(design: Design) -> np.ndarray:
     """A number (R,) for each training run: checkpoints share size and mixture."""
     sizes = np.nan_to_num(design.n_params, nan=-1.0)
     return np.unique(np.c_[sizes, mixture_ids(design)], axis=0, return_inverse=True)[1].ravel()
+
+
+def cells(design: Design) -> np.ndarray:
+    """A number (R,) for each distinct size and budget."""
+    scale = np.nan_to_num(np.c_[design.n_params, design.n_tokens])
+    return np.unique(scale, axis=0, return_inverse=True)[1].ravel()
 
 
 def make_splits(
@@ -116,11 +123,17 @@ def reaching_splits(design: Design) -> list[Split]:
 
 
 def thinned(design: Design, most: int, seed: int) -> np.ndarray:
-    """At most `most` rows: all of a largest size that has few rows, and others at random."""
+    """At most `most` rows: all of a largest size that has few rows, and others at random.
+
+    The smallest and largest size and budget are among them.
+    """
     if len(design) <= most:
         return np.arange(len(design))
     large = design.n_params >= np.nanmax(np.append(design.n_params, -np.inf)) * 0.999
     first = np.flatnonzero(large) if 0 < large.sum() < most // 4 else np.empty(0, int)
+    for values in (design.n_params, design.n_tokens):
+        if np.isfinite(values).any():
+            first = np.union1d(first, [np.nanargmin(values), np.nanargmax(values)])
     rest = np.setdiff1d(np.arange(len(design)), first)
     some = np.random.default_rng(seed).permutation(rest)[: most - len(first)]
     return np.sort(np.concatenate([first, some]))
@@ -136,8 +149,9 @@ def predict_held(
         try:
             if not np.isfinite(train.losses).any():
                 raise FitError("a fold has no losses to fit")
-            fitted = law.fit(train, seed=seed, settings=settings)
-            predictions.append((part, fitted.predict(test.ratios, test.n_params, test.n_tokens)))
+            fitted = fit_fresh(law, train, seed=seed, settings=settings)
+            at = (test.ratios, test.n_params, test.n_tokens)
+            predictions.append((part, fitted.predict(*at, available=test.available)))
         except FitError as error:
             note = str(error)
     return predictions, note

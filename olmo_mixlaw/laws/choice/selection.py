@@ -19,6 +19,7 @@ from olmo_mixlaw.laws.choice.holdout import (
     LOOSE,
     SPLITS,
     Split,
+    cells,
     make_splits,
     mixture_ids,
     predict_held,
@@ -29,6 +30,9 @@ from olmo_mixlaw.registry import COMPARED_LAWS
 from olmo_mixlaw.runs import Design, RunTable
 from olmo_mixlaw.runs.table import design_of
 from olmo_mixlaw.runs.units import NATS, label
+
+# A target whose error is so many times the median target's is noise to a law.
+APART = 5.0
 
 COLUMNS = [
     "law",
@@ -51,6 +55,7 @@ class Comparison:
     at one size and budget), `rho` (rank correlation of mixtures by mean loss), `regret` (loss,
     in `unit`, by taking the mixture that the law calls best), `n_parameters`, `noise_floor` (%, NaN
     without repeated runs) and `note`. `errors` maps a law to its mean error a run, (runs,).
+    `noise_targets` are those whose held-out mixtures the chosen law can't tell apart.
     """
 
     frame: pd.DataFrame
@@ -59,6 +64,7 @@ class Comparison:
     errors: dict[str, np.ndarray]
     held: dict[str, list[tuple[Split, np.ndarray]]]
     unit: str = NATS
+    noise_targets: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -135,7 +141,16 @@ def compare(
     errors = {name: _run_errors(design, predictions) for name, predictions in held.items()}
     frame = pd.DataFrame(rows)[COLUMNS]
     choice, reason = _choose(frame, errors)
-    return Comparison(frame, choice, reason, errors, held, design.unit)
+    noise = _noise_targets(design, held[choice])
+    return Comparison(frame, choice, reason, errors, held, design.unit, noise)
+
+
+def _noise_targets(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> tuple[str, ...]:
+    """Targets that are noise to a law on mixtures held out; none where it held out none."""
+    some = [(part, p) for part, p in held if part.name == SPLITS[0]]
+    if not some:
+        return ()
+    return tuple(noisy(design.targets, *mixture_scores(*_held_rows(design, some))))
 
 
 def held_out(law: Law, design: Design, *, folds: int = 5, seed: int = 0) -> dict[str, float]:
@@ -164,17 +179,7 @@ def _by_name(laws: Sequence[str | Law]) -> dict[str, Law]:
 
 def score(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> dict[str, float]:
     """MRE (%), mixture R2, rho and regret (in the unit) of held-out predictions."""
-    truth = np.concatenate([design.losses[part.test] for part, _ in held])
-    guess = np.concatenate([p for _, p in held])
-    where = np.concatenate(
-        [
-            np.c_[
-                np.nan_to_num(design.n_params[part.test]), np.nan_to_num(design.n_tokens[part.test])
-            ]
-            for part, _ in held
-        ]
-    )
-    cell = np.unique(where, axis=0, return_inverse=True)[1].ravel()
+    truth, guess, cell = _held_rows(design, held)
     seen = np.isfinite(truth)
     error = np.where(seen, np.abs(guess / np.where(seen, truth, 1.0) - 1), np.nan)
     residual, total, ranks, regrets = 0.0, 0.0, [], []
@@ -198,6 +203,50 @@ def score(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> dict[str,
         "rho": float(np.mean(ranks)) if ranks else np.nan,
         "regret": float(np.mean(regrets)) if regrets else np.nan,
     }
+
+
+def mixture_scores(
+    truth: np.ndarray, guess: np.ndarray, cell: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mixture R2 (T,) and MRE (T,), %, of each target alone; `cell` (rows,) is size and budget.
+
+    R2 is NaN for a target whose mixtures don't differ.
+    """
+    residual, total = np.zeros(truth.shape[1]), np.zeros(truth.shape[1])
+    guess = np.where(np.isfinite(truth), guess, np.nan)
+    for c in np.unique(cell):
+        t, g = truth[cell == c], guess[cell == c]
+        if len(t) < 3:
+            continue
+        count = np.maximum(np.isfinite(t).sum(0), 1)
+        t, g = t - np.nansum(t, 0) / count, g - np.nansum(g, 0) / count
+        residual += np.nansum((t - g) ** 2, 0)
+        total += np.nansum(t**2, 0)
+    error = np.abs(guess / truth - 1)
+    seen = np.maximum(np.isfinite(error).sum(0), 1)
+    r2 = np.where(total > 0, 1 - residual / np.where(total > 0, total, 1.0), np.nan)
+    return r2, 100 * np.nansum(error, 0) / seen
+
+
+def noisy(targets: Sequence[str], r2: np.ndarray, mre: np.ndarray) -> list[str]:
+    """Targets that are noise to a law: R2 between mixtures not above 0, or errors far above others.
+
+    `r2` and `mre` (T,) are of rows held out.
+    """
+    apart = (np.asarray(r2) <= 0) | (np.asarray(mre) > APART * np.median(mre))
+    return [target for target, bad in zip(targets, apart, strict=True) if bad]
+
+
+def _held_rows(
+    design: Design, held: Sequence[tuple[Split, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Losses, predictions (rows, T) and cells (rows,) of all rows held out."""
+    cell = cells(design)
+    return (
+        np.concatenate([design.losses[part.test] for part, _ in held]),
+        np.concatenate([p for _, p in held]),
+        np.concatenate([cell[part.test] for part, _ in held]),
+    )
 
 
 def noise_floor(design: Design) -> float:

@@ -39,9 +39,15 @@ def bootstrap(fit: Fit, design: Design, *, replicates: int = 200, seed: int = 0)
     for i, z in enumerate(norm.ppf((np.arange(strata) + 0.5) / strata)):
         rho = float(np.clip(size.rho + sd * z, 0.0, 1.0))
         share = replicates // strata + (i < replicates % strata)
-        seen = Size(size.kind, rho).applied(design)
+        seen = replace(fit, size=Size(size.kind, rho)).seen(design)
         for other in _resampled(fit, seen, share, np.random.default_rng(seed + i)):
-            yield replace(other, size=replace(size, rho=rho))
+            yield replace(
+                other,
+                size=replace(size, rho=rho),
+                repetition=fit.repetition,
+                mixtures=fit.mixtures,
+                level=fit.level,
+            )
 
 
 def _resampled(
@@ -83,8 +89,18 @@ def predicted_interval(
     return middle * np.exp(-half), middle * np.exp(half)
 
 
+def widened(
+    ends: tuple[np.ndarray, np.ndarray], draws: np.ndarray, level: float = 0.9
+) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of new runs (low, high), widened to hold that of refits' predictions (S, ...)."""
+    low, high = interval(draws, level)
+    return np.minimum(ends[0], low), np.maximum(ends[1], high)
+
+
 def coverage(fit: Fit, held: Design, *, level: float = 0.9) -> float:
     """The part of the losses of `held`, runs that were not fitted, inside their intervals."""
+    if held.available is not None:
+        fit = fit.having(held.available)
     low, high = predicted_interval(
         fit, held.ratios, held.n_params, held.n_tokens, level=level, n_active=held.n_active
     )

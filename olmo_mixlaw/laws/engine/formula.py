@@ -7,7 +7,7 @@ whole batch of parameter vectors at once; how it is fitted is written here once 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws.engine.search import FIRST_NOISE, search, standard_errors
+from olmo_mixlaw.laws.engine.search import FIRST_NOISE, log_evidence, search, standard_errors
 from olmo_mixlaw.laws.engine.solver import Prior, Problems, solve
 from olmo_mixlaw.laws.fitted import Fit, data_hash, provenance
 from olmo_mixlaw.laws.law import Inputs, Law, Parameter, Row, Scene, Settings
@@ -25,6 +25,8 @@ from olmo_mixlaw.runs.units import in_unit
 # Refits of a bootstrap start from the fit itself and need not go far.
 REFIT_STEPS = 40
 REFIT_TOLERANCE = 1e-4
+# The evidence for a prior that all targets share is that of so many of them.
+EVIDENCE_TARGETS = 24
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Formula(Law):
     @abstractmethod
     def parameters(self, scene: Scene, target: int) -> list[Parameter]:
         """The parameters of one target, in the order of theta (a coupled law ignores `target`)."""
+
+    def candidates(self) -> Sequence[Formula]:
+        """The formula with each of the priors among which the evidence of a table decides."""
+        return (self,)
 
     @abstractmethod
     def evaluate(
@@ -64,6 +70,10 @@ class Formula(Law):
         self, design: Design, *, seed: int, settings: Settings, weight: np.ndarray | None = None
     ) -> Fit:
         """`weight` (R,) counts runs. Raises `FitError`."""
+        candidates = self.candidates()
+        if len(candidates) > 1:
+            chosen = likeliest(candidates, design, seed, settings)
+            return chosen.fit(design, seed=seed, settings=settings, weight=weight)
         scene = Scene.of(design)
         items = self._items(scene)
         if settings.strict:
@@ -205,6 +215,21 @@ class Formula(Law):
     def _items(self, scene: Scene) -> list[list[Parameter]]:
         """The parameters of each of the law's problems: one a target, or one for all."""
         return [self.parameters(scene, t) for t in range(1 if self.coupled else scene.n_targets)]
+
+
+def likeliest(
+    candidates: Sequence[Formula], design: Design, seed: int, settings: Settings
+) -> Formula:
+    """The candidate under which the losses of all targets (or a sample of them) are likeliest."""
+    some = np.random.default_rng(seed).permutation(len(design.targets))[:EVIDENCE_TARGETS]
+    few = replace(design, targets=[design.targets[t] for t in some], losses=design.losses[:, some])
+    scene = Scene.of(few)
+
+    def evidence(law: Formula) -> float:
+        problems = law.problems(few, scene, law._items(scene), settings.huber)
+        return log_evidence(*search(problems, 1, seed, settings.iterations))
+
+    return max(candidates, key=evidence)
 
 
 def prior_of(items: list[list[Parameter]]) -> Prior:

@@ -90,3 +90,17 @@ def standard_errors(best: Solutions, prior: Prior) -> np.ndarray:
     matrix = np.where(free[:, :, None] & free[:, None, :], best.curvature, np.eye(size))
     variance = np.diagonal(np.linalg.inv(matrix), axis1=1, axis2=2)
     return np.where(free, np.sqrt(np.maximum(variance, 0.0)), 0.0)
+
+
+def log_evidence(problems: Problems, best: Solutions) -> float:
+    """The log of the losses' probability, parameters integrated out (Laplace), over all problems.
+
+    Up to a constant of the table; MacKay 1992.
+    """
+    prior, size = problems.prior, best.theta.shape[1]
+    free = prior.sd > 0
+    matrix = np.where(free[:, :, None] & free[:, None, :], best.curvature, np.eye(size))
+    seen = np.isfinite(problems.log_loss)
+    count = seen.sum(1) if problems.weight is None else (problems.weight * seen).sum(1)
+    determinants = np.log(np.where(free, prior.sd, 1.0)).sum(1) + 0.5 * np.linalg.slogdet(matrix)[1]
+    return float(-(best.cost + count * np.log(problems.noise) + determinants).sum())

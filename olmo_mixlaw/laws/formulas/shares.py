@@ -2,6 +2,7 @@
 
 Worths   S = sum_j T_j h_j                  tokens lent at a fixed worth
 Worths   S = sum_j T_j N^v_j h_j^g_j        worth that wears off as a domain grows, or drifts
+Worths   S = sum_j T_j h_j^(g d_j)          wears off alike for all, or nearly
 Pull     S = exp(sum_j t_j h_j)
 """
 
@@ -34,12 +35,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Worths:
-    """A share called `name`, from the parts of theta `worth` and, where there, `power`, `drift`."""
+    """A share called `name`, from the parts of theta `worth` and, where there, `power`, `drift`.
+
+    `power` has one number, or one for each domain; one number may be multiplied, domain by
+    domain, by those of `bend`.
+    """
 
     name: str
     worth: str
     power: str = ""
     drift: str = ""
+    bend: str = ""
 
     def at(
         self, theta: np.ndarray, layout: Layout, inputs: Inputs, slopes: bool, ratios: bool
@@ -56,6 +62,9 @@ class Worths:
             by_ratio = worth[:, None] / share[:, :, None] if ratios else None
         else:
             power = layout.exp(theta, self.power)
+            one = power.shape[1] == 1 < h.shape[1]
+            if self.bend:
+                power = power * layout.exp(theta, self.bend)
             there = h > 0
             bend = power[:, None] * np.log(np.where(there, h, 1.0))
             parts = np.exp(bend + theta[:, None, layout.slices[self.worth]])
@@ -65,7 +74,11 @@ class Worths:
             if slopes or ratios:
                 parts /= share[:, :, None]
             if slopes:
-                by_part = {self.worth: parts, self.power: bend * parts}
+                bend *= parts
+                by_part = {self.worth: parts}
+                by_part[self.power] = bend.sum(2, keepdims=True) if one else bend
+                if self.bend:
+                    by_part[self.bend] = bend
             by_ratio = parts * power[:, None] / np.maximum(h, TINY) if ratios else None
         found = Share(np.log(share), by_part, by_ratio)
         return found if which is None else _of_rows(found, which)
@@ -122,6 +135,19 @@ def worth_parameters(name: str, scene: Scene, target: int) -> list[Parameter]:
     """What one token of each domain is worth to the target; the own domain's is 1."""
     own = int(scene.own[target])
     mean, sd = TRANSFER_PRIOR if own >= 0 else TRANSFER_PRIOR_UNOWNED
+    free = each(name, scene.domains, "own tokens a token", mean, sd, -14.0, 6.0)
+    if own >= 0:
+        free[own] = free[own].fixed(0.0)
+    return free
+
+
+def own_worth_parameters(name: str, scene: Scene, target: int, sd: float) -> list[Parameter]:
+    """Worths with spread `sd` about that of a domain which is no better than the next.
+
+    The own domain's is 1 where there is one, the others' as in `worth_parameters`.
+    """
+    own = int(scene.own[target])
+    mean = TRANSFER_PRIOR[0] if own >= 0 else TRANSFER_PRIOR_UNOWNED[0]
     free = each(name, scene.domains, "own tokens a token", mean, sd, -14.0, 6.0)
     if own >= 0:
         free[own] = free[own].fixed(0.0)

@@ -7,7 +7,7 @@ The scales are by maximum a posteriori (chapter 5 of the book), on a sample of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
@@ -21,6 +21,8 @@ MOST_ROWS = 1600
 SCALE_TOLERANCE = 1e-6
 # So many rows of a covariance are computed together: more would leave the processor's cache.
 BLOCK_ROWS = 128
+# Predictions are made in blocks that keep a kernel below this many numbers.
+KERNEL_NUMBERS = 4_000_000
 # Priors of log lengths, and spreads of those of log amplitude and log noise.
 LENGTH_PRIOR = (float(np.log(4.0)), 1.0)
 AMPLITUDE_SD = 1.0
@@ -59,7 +61,8 @@ class Process:
 
     def mean(self, x: np.ndarray) -> np.ndarray:
         """The smooth part expected at features x (R, F): (R,)."""
-        return kernel(x, self.x, self.phi) @ self.weights
+        blocks = in_blocks(x, len(self.x))
+        return np.concatenate([kernel(some, self.x, self.phi) @ self.weights for some in blocks])
 
     def slope(self, x: np.ndarray) -> np.ndarray:
         """The derivative of `mean` by the features, (R, F)."""
@@ -93,6 +96,12 @@ class Process:
         explained = (solve_triangular(lower, both[size:].T, lower=True) ** 2).sum(0)
         alone = np.exp(2 * self.phi[0]) + sum(self.shared.values()) + noise
         return np.maximum(alone - explained, noise)
+
+
+def in_blocks(x: np.ndarray, width: int) -> list[np.ndarray]:
+    """Rows of x in blocks whose kernel with `width` other rows stays below KERNEL_NUMBERS."""
+    step = max(1, KERNEL_NUMBERS // max(width, 1))
+    return [x[first : first + step] for first in range(0, max(len(x), 1), step)]
 
 
 def labels(x: np.ndarray, columns: list[int]) -> np.ndarray:
@@ -139,11 +148,24 @@ def fit_process(
     )
     phi = end.x if np.isfinite(end.x).all() else mean
     keep = rng.permutation(len(x))[:MOST_ROWS]
-    covariance = _covariance(x[keep], [g[keep] for g in groups.values()], phi)
-    factor = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
-    weights = cho_solve((factor, True), y[keep], check_finite=False)
+    x, y, groups = x[keep], y[keep], {kind: g[keep] for kind, g in groups.items()}
     shared = dict(zip(groups, np.exp(2 * phi[2 + size :]).tolist(), strict=True))
-    return Process(phi[: 2 + size], shared, x[keep], weights)
+    first = Process(phi[: 2 + size], shared, x, y)
+    return refitted(first, x, y, groups, np.ones(len(x)))
+
+
+def refitted(
+    process: Process,
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: dict[str, np.ndarray],
+    counts: np.ndarray,
+) -> Process:
+    """The process of values y (R,) at x with the scales of `process`, rows counted as `counts`."""
+    covariance = _covariance(x, process, groups)
+    covariance[np.diag_indices(len(x))] += (np.exp(2 * process.phi[1]) + NUGGET**2) / counts
+    factor = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+    return replace(process, x=x, weights=cho_solve((factor, True), y, check_finite=False))
 
 
 def kernel(a: np.ndarray, b: np.ndarray, phi: np.ndarray) -> np.ndarray:
@@ -164,15 +186,14 @@ def kernel(a: np.ndarray, b: np.ndarray, phi: np.ndarray) -> np.ndarray:
     return r2
 
 
-def _covariance(x: np.ndarray, groups: list[np.ndarray], phi: np.ndarray) -> np.ndarray:
-    """Of the rows' residuals: (R, R), of which only what is not above the diagonal is filled."""
-    size, matrix = 2 + x.shape[1], np.zeros((len(x), len(x)))
+def _covariance(x: np.ndarray, process: Process, groups: dict[str, np.ndarray]) -> np.ndarray:
+    """Without noise: (R, R), of which only what is not above the diagonal is filled."""
+    matrix = np.zeros((len(x), len(x)))
     for first in range(0, len(x), BLOCK_ROWS):
         rows, below = slice(first, first + BLOCK_ROWS), slice(0, first + BLOCK_ROWS)
-        matrix[rows, below] = kernel(x[rows], x[below], phi[:size])
-        for spread, group in zip(np.exp(2 * phi[size:]), groups, strict=True):
-            matrix[rows, below] += spread * (group[rows, None] == group[below])
-    matrix[np.diag_indices(len(x))] += np.exp(2 * phi[1]) + NUGGET**2
+        matrix[rows, below] = kernel(x[rows], x[below], process.phi)
+        for kind, group in groups.items():
+            matrix[rows, below] += process.shared[kind] * (group[rows, None] == group[below])
     return matrix
 
 

@@ -8,6 +8,7 @@ of it not, and no smooth formula in between is right. Needs the extra `olmo-mixl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -61,37 +62,59 @@ class Regimes(BasedLaw):
 
     def fit(self, design: Design, *, seed: int, settings: Settings) -> Fit:
         """Raises `FitError` where no target's losses fall into two groups."""
-        lightgbm = lightgbm_module(self.name)
-        cut, high = find_cuts(design, seed=seed)
+        lightgbm_module(self.name)
+        plain = _plain(design, seed)
+        cut, high = _cuts(_levelled(design, plain))
         split = np.flatnonzero(np.isfinite(cut))
         if not len(split):
             raise FitError(
                 f"{self.name}: no target's losses fall into two groups; fit {self.base!r} instead"
             )
-        below = replace(design, losses=np.where(high, np.nan, design.losses))
+        below, above = _parted(design, high, split)
         low = self.below().fit(below, seed=seed, settings=settings)
-        above = replace(
-            design,
-            targets=[design.targets[t] for t in split],
-            losses=np.where(high, design.losses, np.nan)[:, split],
-        )
         top = self.below().fit(above, seed=seed, settings=settings)
+        gates = self._gates(low, design, high[:, split], split, np.ones(len(design)), seed)
+        state = {"low": low, "high": top, "gates": gates, "split": split, "cut": cut}
+        if plain is not None:
+            state["plain"] = plain
+        return Fit.learnt(self, design, state=state, noise=low.noise, seed=seed, settings=settings)
+
+    def refits(self, fit: Fit, design: Design, counts: np.ndarray) -> Iterator[Fit]:
+        """Both groups' laws are refitted and the trees grown anew; what parts the groups stays."""
+        split, (low, top) = fit.state["split"], self.parts(fit)
+        with np.errstate(invalid="ignore"):
+            high = _levelled(design, fit.state.get("plain")) > fit.state["cut"]
+        below, above = _parted(design, high, split)
+        both = zip(
+            counts,
+            low.law.refits(low, below, counts),
+            top.law.refits(top, above, counts),
+            strict=True,
+        )
+        for count, under, over in both:
+            gates = self._gates(under, design, high[:, split], split, count, fit.seed)
+            state = {**fit.state, "low": under, "high": over, "gates": gates}
+            yield replace(fit, state=state, data_hash=under.data_hash)
+
+    def _gates(
+        self,
+        low: Fit,
+        design: Design,
+        high: np.ndarray,
+        split: np.ndarray,
+        counts: np.ndarray,
+        seed: int,
+    ) -> list[str]:
+        """The trees of each target with two groups; `high` (R, split) says which rows are above."""
+        lightgbm = lightgbm_module(self.name)
         inputs = low.scene.inputs(design.ratios, design.n_params, design.n_tokens)
-        x = tree_columns(inputs, low.scene)
-        gates = []
-        for t in split:
-            rows = np.isfinite(design.losses[:, t])
-            data = lightgbm.Dataset(x[rows], high[rows, t].astype(int))
+        x, gates = tree_columns(inputs, low.scene), []
+        for i, t in enumerate(split):
+            rows = np.isfinite(design.losses[:, t]) & (counts > 0)
+            data = lightgbm.Dataset(x[rows], high[rows, i].astype(int), weight=counts[rows])
             model = lightgbm.train({**GATE, "seed": seed}, data, num_boost_round=ROUNDS)
             gates.append(model.model_to_string())
-        return Fit.learnt(
-            self,
-            design,
-            state={"low": low, "high": top, "gates": gates, "split": split},
-            noise=low.noise,
-            seed=seed,
-            settings=settings,
-        )
+        return gates
 
     def parts(self, fit: Fit) -> list[Fit]:
         return [fit.state["low"], fit.state["high"]]
@@ -142,11 +165,27 @@ def find_cuts(design: Design, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     Returns the cut of each target as a residual of log loss (T,), NaN without two groups, and
     which rows lie above it (R, T).
     """
-    residual = np.log(design.losses)
+    return _cuts(_levelled(design, _plain(design, seed)))
+
+
+def _plain(design: Design, seed: int) -> Fit | None:
+    """A law of size and budget alone, where they vary."""
     scene = Scene.of(design)
-    if scene.has_n or scene.has_d:
-        plain = NoMixture().fit(design, seed=seed, settings=Settings(strict=False))
-        residual = residual - np.log(plain.predict(design.ratios, design.n_params, design.n_tokens))
+    if not scene.has_n and not scene.has_d:
+        return None
+    return NoMixture().fit(design, seed=seed, settings=Settings(strict=False))
+
+
+def _levelled(design: Design, plain: Fit | None) -> np.ndarray:
+    """Log losses (R, T) with size and budget accounted for."""
+    residual = np.log(design.losses)
+    if plain is None:
+        return residual
+    inputs = plain.scene.inputs(design.ratios, design.n_params, design.n_tokens)
+    return residual - np.log(plain.law.predict(plain, inputs))
+
+
+def _cuts(residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     cut = np.full(residual.shape[1], np.nan)
     high = np.zeros(residual.shape, bool)
     for t in range(residual.shape[1]):
@@ -154,6 +193,17 @@ def find_cuts(design: Design, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
         if np.isfinite(cut[t]):
             high[:, t] = residual[:, t] > cut[t]
     return cut, high
+
+
+def _parted(design: Design, high: np.ndarray, split: np.ndarray) -> tuple[Design, Design]:
+    """The design with the losses of the low group, and that of the targets with a high one."""
+    below = replace(design, losses=np.where(high, np.nan, design.losses))
+    above = replace(
+        design,
+        targets=[design.targets[t] for t in split],
+        losses=np.where(high, design.losses, np.nan)[:, split],
+    )
+    return below, above
 
 
 def _cut(values: np.ndarray) -> float:

@@ -2,31 +2,36 @@
 
     log L = sum_m w_m log L_m        w on the simplex, a set a target
 
-Between the sizes and budgets of the table the weights are those that err least on mixtures held
-out. Beyond them, one scale held out is too little to tell good from lucky: there the laws that
-hold up both on held mixtures and on the held scale count alike.
+The rows held out are predicted by refits that start where the fit to all rows is, and keep its
+scales: a stack takes little longer than the laws in it. Many targets, few runs: laws that share
+most between targets come first; those that learn each target alone are first tried on a few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
-from scipy.optimize import nnls
 
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws.choice.holdout import (
-    Split,
-    predict_held,
-    reaching_splits,
-    sampled_splits,
-    thinned,
-)
+from olmo_mixlaw.laws.choice.holdout import Split, cells, reaching_splits, sampled_splits, thinned
+from olmo_mixlaw.laws.choice.selection import mixture_scores, noisy
+from olmo_mixlaw.laws.engine.progress import report
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.law import Inputs, Law, Row, Scene, Settings, Surface, resolve
+from olmo_mixlaw.laws.learners.residual import Residual, inputs_of
+from olmo_mixlaw.laws.learners.weighing import (
+    LEAST_ERROR,
+    Spread,
+    blended,
+    centred,
+    near_best,
+    sound_weights,
+    stacked_weights,
+)
 from olmo_mixlaw.registry import STACKED_LAWS
 from olmo_mixlaw.runs import Design
 
@@ -34,27 +39,26 @@ from olmo_mixlaw.runs import Design
 # others and earn no weight.
 MOST_COUPLED_LOSSES = 3000
 # Up to so many losses a stack is quick enough to be compared unasked.
-MOST_LOSSES = 600
+MOST_LOSSES = 12_000
 FOLDS = 4
-# How far from the best a law may be, on held mixtures and on a held scale, to count beyond it.
-SOUND_NEAR, SOUND_FAR = 2.0, 1.5
 # Weights need no more rows than this of a long table of checkpoints.
 WEIGHING_ROWS = 450
-# Weights of a target are drawn towards those of all targets as if by this many rows.
-SHRINK_ROWS = 30.0
-# Errors beyond this multiple of the best law's typical error count as that much.
-ERROR_CLIP = 20.0
-# Rounds of reweighting that turn squared errors into absolute ones.
-REWEIGHTINGS = 10
+# With more targets than this, a law is tried on so many of them first, and fitted to all only if it
+# errs at most this much more than the best so far, or this much less on a quarter of them.
+TRIAL_TARGETS, TRIAL_SIZE = 40, 12
+TRIAL_ERROR, TRIAL_NEAR = 1.05, 0.9
+# So many members at the head of the list are never tried: they are quick, or share between targets.
+UNTRIED = 3
+# A law without refits of its own is dropped when on the first fold it errs so many times the least
+# that others err, and is on no target as much better as this.
+BEHIND, BETTER = 1.5, 0.8
+# Tables with at most so many losses are held out by fits from the start: it is quick, and where
+# runs are few, scales that have seen the rows held out make a process look better than it is.
+SHORT = 1000
 # A row is beyond the table when its size or budget exceeds the largest by this factor.
 BEYOND_TABLE = 1.05
 # A member of less weight than this everywhere is dropped.
 LEAST_WEIGHT = 1e-3
-# Levels at which the held-out errors are summarised, and how many rows of all targets together
-# weigh in a target's own error.
-LEVELS = np.linspace(0.05, 0.99, 95)
-POOLED_ROWS = 8.0
-LEAST_ERROR = 1e-5
 
 
 @dataclass(frozen=True)
@@ -74,46 +78,56 @@ class Stack(Law):
     def fit(self, design: Design, *, seed: int, settings: Settings) -> Fit:
         """Raises `FitError` where no member can be fitted."""
         loose, targets = replace(settings, strict=False), len(design.targets)
-        fits = self._fitted(design, seed, loose)
         sample = design.take(thinned(design, WEIGHING_ROWS, seed))
         inner, outer = sampled_splits(sample, FOLDS, seed), reaching_splits(sample)
-        held = {n: held_errors(f.law, sample, inner, seed, loose) for n, f in fits.items()}
+        bench = Bench(design, sample, inner, seed, loose)
+        trial = bench.on_few(TRIAL_SIZE) if targets > TRIAL_TARGETS else None
+        for i, name in enumerate(self.members, 1):
+            law = resolve(name, f"{self.name}: members")
+            report(f"{self.name}: {name} ({i} of {len(self.members)})")
+            long = law.coupled and int(np.isfinite(design.losses).sum()) > MOST_COUPLED_LOSSES
+            if long or not law.suits(design):
+                continue
+            if trial is None or trial.holds_up(name, law) or i <= UNTRIED:
+                bench.try_out(name, law)
+        if not bench.fits:
+            raise FitError(f"{self.name}: none of its laws can be fitted to this table")
+        held = bench.held
         near = stacked_weights(held, targets)
-        reach = {
-            n: held_errors(f.law, sample, outer, seed, loose)
-            for n, f in fits.items()
-            if outer and not f.law.steps
-        }
-        far = sound_weights(held, reach, targets) if reach else near
-        spread = Spread.of(blended(held, near, targets))
+        apart = {n: centred_on(sample, inner, e) for n, e in held.items()}
+        reach = self._reach(bench, outer, near_best(apart))
+        reach_apart = {n: centred_on(sample, outer, e) for n, e in reach.items()}
+        far = sound_weights(apart, reach_apart, targets) if reach else near
+        errors = blended(held, near, targets)
+        spread = Spread.of(errors)
         spread_far = Spread.of(blended(reach, far, targets)) if reach else spread
         weights = {
             n: {"near": near.get(n, np.zeros(targets)), "far": far.get(n, np.zeros(targets))}
-            for n in fits
+            for n in bench.fits
         }
-        kept = [n for n in fits if max(w.max() for w in weights[n].values()) > LEAST_WEIGHT]
+        kept = [n for n in bench.fits if max(w.max() for w in weights[n].values()) > LEAST_WEIGHT]
         state = {
-            "fits": {n: fits[n] for n in kept},
+            "fits": {n: bench.fits[n] for n in kept},
             "weights": {n: weights[n] for n in kept},
             "spread": {"near": vars(spread), "far": vars(spread_far)},
+            "held": _held_scores(sample, inner, errors),
         }
         return Fit.learnt(
             self, design, state=state, noise=spread.size, seed=seed, settings=settings
         )
 
-    def _fitted(self, design: Design, seed: int, settings: Settings) -> dict[str, Fit]:
-        """The fits of the members that can be fitted and are worth it, by name."""
-        long = int(np.isfinite(design.losses).sum()) > MOST_COUPLED_LOSSES
-        fits = {}
-        for name in self.members:
-            law = resolve(name, f"{self.name}: members")
-            if law.coupled and long:
-                continue
-            with suppress(FitError):
-                fits[name] = law.fit(design, seed=seed, settings=settings)
-        if not fits:
-            raise FitError(f"{self.name}: none of its laws can be fitted to this table")
-        return fits
+    def _reach(
+        self, bench: Bench, outer: Sequence[Split], sound: set[str]
+    ) -> dict[str, np.ndarray | None]:
+        """Errors where a scale is held out, of the members that may speak beyond the table."""
+        found: dict[str, np.ndarray | None] = {}
+        if outer:
+            report(f"{self.name}: {outer[0].name.replace('_', ' ')} held out")
+            farther = replace(bench, splits=outer, held={}, known_refits={})
+            may = {name: fit for name, fit in bench.fits.items() if not fit.law.steps}
+            for name in may.keys() & sound or may.keys():
+                found[name] = farther.errors(resolve(name))
+        return {name: found[name] for name in bench.fits if name in found}
 
     def parts(self, fit: Fit) -> list[Fit]:
         return list(fit.state["fits"].values())
@@ -200,131 +214,148 @@ class Stack(Law):
         return np.exp(log_loss) if rough else losses
 
 
+@dataclass
+class Bench:
+    """Fits of several laws to one design, and their errors on rows of `sample` held out.
+
+    Where two laws stand on the same law, it is fitted and refitted once.
+    """
+
+    design: Design
+    sample: Design
+    splits: Sequence[Split]
+    seed: int
+    settings: Settings
+    fits: dict[str, Fit] = field(default_factory=dict)
+    held: dict[str, np.ndarray | None] = field(default_factory=dict)
+    known_fits: dict[str, Fit] = field(default_factory=dict)
+    known_refits: dict[str, list[Fit]] = field(default_factory=dict)
+
+    def on_few(self, count: int) -> Bench:
+        """A bench for so many of the targets."""
+        some = np.random.default_rng(self.seed).permutation(len(self.design.targets))[:count]
+        few, sample = (_with_targets(d, some) for d in (self.design, self.sample))
+        return Bench(few, sample, self.splits, self.seed, self.settings)
+
+    def try_out(self, name: str, law: Law) -> None:
+        """Fit the law and hold out rows; one that can't be fitted or is far behind is left out."""
+        with suppress(FitError):
+            if not self._falls_behind(law):
+                fit = self.fitted(law)
+                self.held[name] = self.errors(law)
+                self.fits[name] = fit
+
+    def holds_up(self, name: str, law: Law) -> bool:
+        """Whether the law errs about as little as the best that was tried here."""
+        self.try_out(name, law)
+        errors = self.held.get(name)
+        if errors is None:
+            return False
+        sizes = np.array([np.nanmean(np.abs(e), 0) for e in self.held.values() if e is not None])
+        ratio = np.nanmean(np.abs(errors), 0) / sizes.min(0)
+        return bool(np.mean(ratio) <= TRIAL_ERROR or np.quantile(ratio, 0.25) <= TRIAL_NEAR)
+
+    def fitted(self, law: Law) -> Fit:
+        """Raises `FitError`."""
+        if law.label not in self.known_fits:
+            if isinstance(law, Residual):
+                found = law.over_fit(self.fitted(law.below()), self.design, self.settings)
+            else:
+                found = law.fit(self.design, seed=self.seed, settings=self.settings)
+            self.known_fits[law.label] = found
+        return self.known_fits[law.label]
+
+    def _falls_behind(self, law: Law) -> bool:
+        """Whether a law whose refits are whole fits is not worth those of all folds."""
+        known = [e for e in self.held.values() if e is not None]
+        short = self.sample.losses.size <= SHORT
+        if short or not known or type(law).refits is not Law.refits:
+            return False
+        part = self.splits[0]
+        fit = law.fit(self.sample.take(part.train), seed=self.seed, settings=self.settings)
+        error = np.abs(_errors(fit, self.sample.take(part.test)))
+        sizes = np.array([np.nanmean(np.abs(e[: len(error)]), 0) for e in known]).min(0)
+        ratio = np.nanmean(error, 0) / np.maximum(sizes, LEAST_ERROR)
+        return bool(np.nanmean(ratio) > BEHIND and np.nanmin(ratio) > BETTER)
+
+    def errors(self, law: Law) -> np.ndarray | None:
+        """Of log loss on all rows held out, (rows, T), None where a fold can't be fitted."""
+        if not self.splits:
+            return None
+        try:
+            parts = zip(self.splits, self._refitted(law), strict=True)
+            return np.concatenate([_errors(f, self.sample.take(p.test)) for p, f in parts])
+        except FitError:
+            return None
+
+    def _refitted(self, law: Law) -> list[Fit]:
+        if law.label not in self.known_refits:
+            fit = self._at_edge(self.fitted(law))
+            counts = np.array([part.train for part in self.splits], int)
+            found: Iterable[Fit]
+            if self.sample.losses.size <= SHORT:
+                trains = (self.sample.take(part.train) for part in self.splits)
+                found = (law.fit(t, seed=self.seed, settings=self.settings) for t in trains)
+            elif isinstance(law, Residual):
+                bases = self._refitted(law.below())
+                found = fit.law.refits_over(fit, bases, self.sample, counts)  # type: ignore[attr-defined]
+            else:
+                found = fit.law.refits(fit, self.sample, counts)
+            self.known_refits[law.label] = list(found)
+        return self.known_refits[law.label]
+
+    def _at_edge(self, fit: Fit) -> Fit:
+        """The fit as if the table ended with the largest size and budget that is not held out."""
+        seen = self.sample.take(np.any([part.train for part in self.splits], axis=0))
+        edge = Scene.of(seen)
+        scene = replace(fit.scene, n_range=edge.n_range, d_range=edge.d_range)
+        return replace(fit, scene=scene)
+
+
+def noise_targets(fit: Fit) -> list[str]:
+    """Targets whose mixtures a stack can't tell apart: held-out R2 not above 0, or errors apart.
+
+    Empty for a fit that held nothing out.
+    """
+    held: dict[str, Any] = fit.state.get("held", {})
+    return noisy(fit.targets, held["mixture_r2"], held["mre"]) if held else []
+
+
+def _held_scores(sample: Design, parts: Sequence[Split], errors: np.ndarray) -> dict[str, Any]:
+    """Mixture R2 and MRE (%) of each target on held-out rows, from errors of log loss."""
+    if not parts:
+        return {}
+    truth = np.concatenate([sample.losses[part.test] for part in parts])
+    cell = np.concatenate([cells(sample)[part.test] for part in parts])
+    r2, mre = mixture_scores(truth, truth * np.exp(errors), cell)
+    return {"mixture_r2": r2, "mre": mre}
+
+
+def _errors(fit: Fit, test: Design) -> np.ndarray:
+    """Errors of log loss (R, T) of the law itself, without what corrects its level."""
+    guess = fit.law.predict(fit, inputs_of(test, fit.scene))
+    return np.log(guess / test.losses)
+
+
+def centred_on(
+    sample: Design, parts: Sequence[Split], errors: np.ndarray | None
+) -> np.ndarray | None:
+    """Errors on rows held out, about their mean in each cell of size and budget."""
+    if errors is None or not parts:
+        return errors
+    return centred(errors, np.concatenate([cells(sample)[part.test] for part in parts]))
+
+
+def _with_targets(design: Design, some: np.ndarray) -> Design:
+    return replace(design, targets=[design.targets[t] for t in some], losses=design.losses[:, some])
+
+
 def _weighted(fit: Fit, inputs: Inputs) -> Iterator[tuple[np.ndarray, Fit]]:
     """The weight (R, T) of each member at these rows, and the member."""
     beyond = _beyond(fit.scene, inputs)[:, None]
     for name, part in fit.state["fits"].items():
         weights = fit.state["weights"][name]
         yield np.where(beyond, weights["far"], weights["near"]), part
-
-
-def held_errors(
-    law: Law, design: Design, parts: Sequence[Split], seed: int, settings: Settings
-) -> np.ndarray | None:
-    """Errors of log loss on all held-out rows, (rows, T), or None when a fold can't be fitted."""
-    predictions, _ = predict_held(law, design, parts, seed, settings)
-    if not parts or len(predictions) < len(parts):
-        return None
-    return np.concatenate([np.log(guess / design.losses[p.test]) for p, guess in predictions])
-
-
-def stacked_weights(held: dict[str, np.ndarray | None], targets: int) -> dict[str, np.ndarray]:
-    """Weights (T,) a law on the simplex, of least absolute held-out error of log loss.
-
-    First one set for all targets, then one a target, drawn towards the first.
-    """
-    errors = {name: e for name, e in held.items() if e is not None and np.isfinite(e).any()}
-    if not errors:
-        return {name: np.full(targets, 1 / len(held)) for name in held}
-    names = list(errors)
-    cube = np.stack([errors[name] for name in names], axis=-1)  # (rows, T, members)
-    best = np.nanmin(np.nanmedian(np.abs(cube), axis=0), axis=-1)[None, :, None]
-    cube = np.clip(cube, -ERROR_CLIP * best, ERROR_CLIP * best) / np.maximum(best, 1e-5)
-    seen = np.isfinite(cube).all(-1)
-    every = _least_absolute(cube[seen], np.full(len(names), 1 / len(names)), 1.0)
-    result = np.stack(
-        [_least_absolute(cube[seen[:, t], t], every, SHRINK_ROWS) for t in range(targets)]
-    )
-    return {name: result[:, i] for i, name in enumerate(names)}
-
-
-def sound_weights(
-    held: dict[str, np.ndarray | None], reach: dict[str, np.ndarray | None], targets: int
-) -> dict[str, np.ndarray]:
-    """Equal weights (T,) of the laws near the best on both kinds of held-out rows.
-
-    Where no law is near both bests, the best on the held scale counts alone.
-    """
-    far, near = (
-        {
-            n: float(np.nanmean(np.abs(e)))
-            for n, e in errors.items()
-            if n in reach and e is not None and np.isfinite(e).any()
-        }
-        for errors in (reach, held)
-    )
-    if not far:
-        return stacked_weights(held, targets)
-    least_far, least_near = min(far.values()), min(near.values(), default=np.inf)
-    sound = [
-        n
-        for n, e in far.items()
-        if e <= SOUND_FAR * least_far and near.get(n, np.inf) <= SOUND_NEAR * least_near
-    ]
-    sound = sound or [min(far, key=far.__getitem__)]
-    return {n: np.full(targets, float(n in sound) / len(sound)) for n in far}
-
-
-def _least_absolute(errors: np.ndarray, towards: np.ndarray, strength: float) -> np.ndarray:
-    """As `_simplex`, for absolute errors: squares would let a few rows near a jump decide."""
-    weights = _simplex(errors, towards, strength)
-    for _ in range(REWEIGHTINGS if len(errors) else 0):
-        size = np.abs(errors @ weights)
-        size = np.maximum(size, 0.5 * np.median(size) + 1e-9)
-        pull = np.sqrt(np.median(size) / size)
-        weights = _simplex(errors * pull[:, None], towards, strength)
-    return weights
-
-
-def _simplex(errors: np.ndarray, towards: np.ndarray, strength: float) -> np.ndarray:
-    """argmin |errors w|^2 + strength s^2 |w - towards|^2 on the simplex; s is the typical error."""
-    if not len(errors):
-        return towards
-    scale = np.sqrt(np.mean(np.min(errors**2, axis=1)) + 1e-12)
-    pull = np.sqrt(strength) * scale
-    heavy = 1e3 * np.sqrt(len(errors)) * max(float(np.abs(errors).max()), scale)
-    size = len(towards)
-    matrix = np.vstack([errors, pull * np.eye(size), heavy * np.ones((1, size))])
-    right = np.concatenate([np.zeros(len(errors)), pull * towards, [heavy]])
-    # The normal equations' Cholesky factor has the same solution and only `size` rows.
-    gram = np.linalg.cholesky(matrix.T @ matrix + 1e-12 * np.eye(size)).T
-    weights, _ = nnls(gram, np.linalg.solve(gram.T, matrix.T @ right))
-    return weights / weights.sum()
-
-
-def blended(
-    held: dict[str, np.ndarray | None], weights: dict[str, np.ndarray], targets: int
-) -> np.ndarray:
-    """Held-out errors (rows, T) of the average with these weights."""
-    errors = [weights[name] * e for name, e in held.items() if e is not None and name in weights]
-    return np.sum(errors, axis=0) if errors else np.zeros((0, targets))
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Sizes of held-out errors: mean absolute error a target, and quantiles in units of it.
-
-    The quantiles are those of split conformal prediction (Vovk et al. 2005), pooled over targets.
-    """
-
-    size: np.ndarray
-    quantiles: np.ndarray
-
-    @classmethod
-    def of(cls, errors: np.ndarray) -> Spread:
-        with np.errstate(all="ignore"):
-            size = np.abs(errors)
-            count = np.isfinite(size).sum(0)
-            mean = np.nansum(size, 0) / np.maximum(count, 1) + LEAST_ERROR
-        pooled = np.log(mean[count > 0]).mean() if (count > 0).any() else 0.0
-        # A target with few rows leans on the others.
-        size_of = np.exp((count * np.log(mean) + POOLED_ROWS * pooled) / (count + POOLED_ROWS))
-        scaled = (size / size_of)[np.isfinite(size)]
-        levels = np.minimum(LEVELS * (1 + 1 / max(len(scaled), 1)), 1.0)
-        return cls(size_of, np.quantile(scaled, levels) if len(scaled) else LEVELS * np.inf)
-
-    def half_width(self, level: float) -> np.ndarray:
-        return np.asarray(self.size) * np.interp(level, LEVELS, self.quantiles)
 
 
 def _beyond(scene: Scene, inputs: Inputs) -> np.ndarray:

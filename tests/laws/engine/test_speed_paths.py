@@ -109,7 +109,9 @@ def test_posterior_of_the_scales_and_its_slopes_are_exact() -> None:
         return process._posterior_cost(at, below, square, same, y, mean, sd)
 
     value, slopes = cost(phi)
-    covariance = process._covariance(x, [group], phi)
+    scaled = process.Process(phi[:5], {"run": float(np.exp(2 * phi[5]))}, x, y)
+    covariance = process._covariance(x, scaled, {"run": group})
+    covariance += (np.exp(2 * phi[1]) + process.NUGGET**2) * np.eye(12)
     covariance = np.tril(covariance) + np.tril(covariance, -1).T
     density = multivariate_normal.logpdf(y, np.zeros(12), covariance)
     density += norm.logpdf(phi, mean, sd).sum()

@@ -12,6 +12,7 @@ from scipy.optimize import approx_fprime
 from olmo_mixlaw.laws import Fit, Settings, fit
 from olmo_mixlaw.laws.choice.holdout import mixture_ids
 from olmo_mixlaw.laws.learners import coregion, residual
+from olmo_mixlaw.laws.learners import process as learners_process
 from olmo_mixlaw.laws.learners.coregion import fit_coregion
 from olmo_mixlaw.runs import Design
 
@@ -128,3 +129,12 @@ def test_cokriging_survives_a_file(tmp_path) -> None:  # type: ignore[no-untyped
     np.testing.assert_allclose(
         again.law.half_width(again, inputs, 0.9), fitted.law.half_width(fitted, inputs, 0.9)
     )
+
+
+@pytest.mark.parametrize("law", ["cokriging", "kriging"])
+def test_predictions_in_blocks_are_those_at_once(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = fit(law, transfer_losses(grid(sizes=2, mixtures=10), noise=0.01))
+    ratios = RNG(3).dirichlet(np.ones(4), 50)
+    whole = fitted.predict(ratios, 2e7, 1e9)
+    monkeypatch.setattr(learners_process, "KERNEL_NUMBERS", 70)
+    np.testing.assert_allclose(fitted.predict(ratios, 2e7, 1e9), whole, rtol=1e-10)
