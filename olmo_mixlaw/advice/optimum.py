@@ -67,6 +67,13 @@ class Optimum:
     verdict: str = ""
     epochs: np.ndarray | None = None
 
+    def seen(self) -> dict[str, float]:
+        """How often the run sees each domain that may end, by name."""
+        if self.epochs is None:
+            return {}
+        every = zip(self.domains, self.epochs, strict=True)
+        return {name: float(epochs) for name, epochs in every if epochs > 0}
+
     def mixture(self, decimals: int = 6) -> dict[str, float]:
         """Ratios by domain, rounded so that they still sum to 1."""
         unit = 10**decimals
@@ -117,23 +124,28 @@ def optimum(
     warm: np.ndarray | None = None,
     draws: int | None = None,
     keep: int = 128,
+    refits: Sequence[Fit] = (),
     **limits: Unpack[Limits],
 ) -> Optimum:
     """The mixture of least weighted loss at one size and budget, within `Limits`.
 
-    `warm` (K,) is a mixture known to be nearly best: one start. With `draws`, and for a law
-    without a gradient, RegMix's search takes the place of a descent: the mean of the best `keep`
-    of so many draws. Raises `ConfigError` for unknown names or bounds that no mixture meets,
-    `FitError` for a scale that the fit can't speak of.
+    With `refits` of the law to resampled runs it is the mixture of least *expected* loss, over
+    the fit and them: the minimum of one surface takes that surface's luckiest error for a gain.
+    What is reported of it is the fit's own prediction. `warm` (K,) is a mixture known to be nearly
+    best: one start. With `draws`, and for a law without a gradient, RegMix's search takes the
+    place of a descent: the mean of the best `keep` of so many draws. Raises `ConfigError` for
+    unknown names or bounds that no mixture meets, `FitError` for a scale that the fit can't speak
+    of.
     """
-    problem = Problem.of(fit, n_params, n_tokens, n_active, **limits)
+    problem = Problem.of(fit, n_params, n_tokens, n_active, refits, **limits)
     if draws is None and fit.has_gradient:
         found = problem.descended(starts, seed, warm)
     else:
         found = problem.drawn(DRAWS if draws is None else draws, keep, seed)
     losses = problem.predicted(found)
     totals = problem.totals(losses, found)
-    i = int(totals.argmin())
+    expected = problem.totals(problem.surface(found, False)[0], found) if refits else totals
+    i = int(expected.argmin())
     return _described(
         problem.fit,
         found[i],
@@ -150,7 +162,8 @@ def optimum(
 class Problem:
     """A goal over the mixtures within bounds, at one size and budget, pulled towards `middle`.
 
-    `low`, `high` and `middle` are (K,); `size` is N as the law sees it.
+    `low`, `high` and `middle` are (K,); `size` is N as the law sees it. The losses are the means of
+    those of `fit` and `refits`.
     """
 
     fit: Fit
@@ -161,6 +174,7 @@ class Problem:
     kl: float
     size: Any
     n_tokens: float
+    refits: tuple[Fit, ...] = ()
 
     @classmethod
     def of(
@@ -169,6 +183,7 @@ class Problem:
         n_params: float,
         n_tokens: float,
         n_active: float | None = None,
+        refits: Sequence[Fit] = (),
         **limits: Unpack[Limits],
     ) -> Problem:
         """The problem that `optimum` solves. Raises as it does."""
@@ -189,18 +204,34 @@ class Problem:
             limits.get("max_epochs"),
             asked if cap is None else cap,
         )
-        fit = for_run(fit, n_tokens, available, cap)
+        fit, *others = (for_run(f, n_tokens, available, cap) for f in (fit, *refits))
         middle = _middle(fit, limits.get("prior"))
         size = fit.checked_scale(n_params, n_tokens, n_active)
-        return cls(fit, goal, low, high, middle, kl, size, n_tokens)
+        return cls(fit, goal, low, high, middle, kl, size, n_tokens, tuple(others))
+
+    @cached_property
+    def own(self) -> Surface:
+        """The smooth surface of the fit itself."""
+        return self.fit.surface(self.size, self.n_tokens)
 
     @cached_property
     def surface(self) -> Surface:
-        return self.fit.surface(self.size, self.n_tokens)
+        """The smooth surface that is searched: the mean of those of the fit and its refits."""
+        if not self.refits:
+            return self.own
+        every = [self.own, *(f.surface(self.size, self.n_tokens) for f in self.refits)]
+
+        def at(ratios: np.ndarray, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
+            found = [surface(ratios, slopes) for surface in every]
+            by_ratio = [slope for _, slope in found if slope is not None]
+            mean = np.mean([losses for losses, _ in found], axis=0)
+            return mean, np.mean(by_ratio, axis=0) if slopes else None
+
+        return at
 
     def predicted(self, ratios: np.ndarray) -> np.ndarray:
         """Losses (S, T) of mixtures (S, K), steps included."""
-        smooth, _ = self.surface(ratios, False)
+        smooth, _ = self.own(ratios, False)
         return self.fit.with_steps(smooth, ratios, self.size, self.n_tokens)
 
     def totals(self, losses: np.ndarray, ratios: np.ndarray) -> np.ndarray:

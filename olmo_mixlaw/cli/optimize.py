@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ import pandas as pd
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.cli.counts import COUNT, counted
+from olmo_mixlaw.cli.knowledge import learn_options, learned_ratios
 from olmo_mixlaw.cli.options import (
     BOOTSTRAP,
     LEVEL,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # A range that ends this far above the greatest ratio tried is the law's word only.
 BEYOND_TRIED = 0.02
+# So many refits weigh in the mixture of least expected loss; more change nothing that shows.
+MOST_WEIGHED = 32
 
 
 @click.command()
@@ -66,6 +68,7 @@ BEYOND_TRIED = 0.02
 @click.option("--task-weight", multiple=True, metavar="TASK=W", help="Weight of a benchmark task.")
 @click.option("--at-least", multiple=True, metavar="DOMAIN=H", help="Least ratio of a domain.")
 @click.option("--at-most", multiple=True, metavar="DOMAIN=H", help="Greatest ratio of a domain.")
+@learn_options
 @click.option(
     "--available",
     multiple=True,
@@ -186,7 +189,14 @@ def optimize(
     if not steps or np.isfinite(n_params) or np.isfinite(n_tokens):
         steps.append((n_params, n_tokens, n_active))
     n_params, n_tokens, n_active = steps[-1]
-    best = advice.optimum(fitted, n_params, n_tokens, n_active=n_active, **how)
+    if options["learn"] and len(steps) > 1:
+        raise ConfigError("--learn: holds at one size and budget; leave out --path")
+    learned = learned_ratios(options, n_params, n_tokens if cap_tokens is None else cap_tokens)
+    for domain, least in learned.items():
+        how["lower"][domain] = max(least, how["lower"].get(domain, 0.0))
+    drawn = list(refits(fitted, options, bootstrap, seed)) if bootstrap else []
+    weighed = {**how, "refits": drawn[:MOST_WEIGHED]}
+    best = advice.optimum(fitted, n_params, n_tokens, n_active=n_active, **weighed)
     ranges = pd.DataFrame(
         {
             "domain": best.domains,
@@ -195,8 +205,6 @@ def optimize(
             "tried_high": fitted.mixtures.max(0),
         }
     )
-    if best.epochs is not None:
-        ranges["epochs"] = best.epochs
     asked = for_run(fitted, n_tokens, how["available_tokens"], cap_tokens)
     low, high = predicted_interval(
         asked, best.ratios, n_params, n_tokens, level=LEVEL, n_active=n_active
@@ -205,7 +213,7 @@ def optimize(
         {"target": best.targets, "loss": best.losses, "low": low[0], "high": high[0]}
     )
     if bootstrap:
-        tolerance = _spread(fitted, best, options, bootstrap, how, ranges, losses, tolerance)
+        tolerance = _spread(drawn, best, how, ranges, losses, tolerance)
     if near_optimal:
         found = advice.near_optimal(fitted, best, tolerance, **how)
         ranges["low"], ranges["high"] = found["low"], found["high"]
@@ -213,6 +221,8 @@ def optimize(
         answer.show(f"{best.verdict}\n")
     answer.show(f"{fitted.law.label}, fitted to {fitted.n_rows} runs ({fit_path}){_held(fitted)}\n")
     answer.show(_text(best, ranges, losses, goal))
+    for domain, least in learned.items():
+        answer.show(f"to be learned, {domain} was kept at {least:.4f} or more")
     walk = None
     if len(steps) > 1:
         walk = advice.optimum_path(fitted, steps, **how)
@@ -220,15 +230,16 @@ def optimize(
         turned = walk.drop(columns=["n_params", "n_tokens"]).set_axis(heads, axis=0).T
         answer.show("\nalong the path (parameters,tokens)")
         answer.show(turned.to_string(float_format="{:.4f}".format))
-    answer.document = document(fitted, best, ranges, losses, goal) | {"path": walk, "saved": out}
+    answer.document = document(fitted, best, ranges, losses, goal)
+    answer.document |= {"path": walk, "saved": out, "learned": learned or None}
     if figure:
         from olmo_mixlaw.report import law_figures
 
         what = law_figures.size_label(n_params) if np.isfinite(n_params) else fitted.law.name
         title = f"NO ANSWER: no mixture is known to be best, {what}"
         title = title if best.verdict else f"best mixture, {what}"
-        drawn = law_figures.best_mixture(ranges, title, walk)
-        print(f"drew {law_figures.save(drawn, figure)}")
+        picture = law_figures.best_mixture(ranges, title, walk)
+        print(f"drew {law_figures.save(picture, figure)}")
     if out:
         print(f"saved to {write_text(out, best.to_yaml())}")
 
@@ -251,10 +262,8 @@ def _scale(text: str) -> tuple[float, float, float | None]:
 
 
 def _spread(
-    fitted: Fit,
+    drawn: list[Fit],
     best: Optimum,
-    options: Mapping[str, Any],
-    replicates: int,
     how: dict[str, Any],
     ranges: pd.DataFrame,
     losses: pd.DataFrame,
@@ -264,13 +273,13 @@ def _spread(
     from olmo_mixlaw import advice
     from olmo_mixlaw.advice.goal import MeanLoss
     from olmo_mixlaw.advice.repetition import for_run
-    from olmo_mixlaw.laws.choice.uncertainty import interval
+    from olmo_mixlaw.laws.choice.uncertainty import interval, widened
 
     mixtures, predicted, gains = [], [], []
     settings = {**how, "starts": 4}
     where = (best.n_params, best.n_tokens)
     goal = MeanLoss.of(how["target_weights"], best.targets)
-    for other in refits(fitted, options, replicates, how["seed"]):
+    for other in drawn:
         found = advice.optimum(other, *where, n_active=best.n_active, **settings)
         other = for_run(other, best.n_tokens, how["available_tokens"], how["cap_tokens"])
         here = other.predict(best.ratios, *where, best.n_active)[0]
@@ -278,8 +287,8 @@ def _spread(
         predicted.append(here)
         gains.append(float(goal(here[None])[0][0] - goal(found.losses[None])[0][0]))
     ranges["drawn_low"], ranges["drawn_high"] = interval(np.array(mixtures), LEVEL)
-    low, high = interval(np.array(predicted), LEVEL)
-    losses["low"], losses["high"] = np.minimum(losses["low"], low), np.maximum(losses["high"], high)
+    ends = losses["low"].to_numpy(), losses["high"].to_numpy()
+    losses["low"], losses["high"] = widened(ends, np.array(predicted), LEVEL)
     return max(float(np.quantile(gains, LEVEL)), 1e-9) if tolerance is None else tolerance
 
 
@@ -297,6 +306,7 @@ def document(
         "n_active": best.n_active,
         "n_tokens": best.n_tokens,
         "mixture": best.mixture(),
+        "epochs": best.seen() or None,
         "ranges": ranges,
         "level": LEVEL if "drawn_low" in ranges else None,
         "objective": {
@@ -323,6 +333,9 @@ def _text(best: Optimum, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Goal 
     shown = ranges.drop(columns=["tried_low", "tried_high"]).rename(columns=names)
     shown["best"] = [rounded[name] for name in shown["domain"]]
     lines = [shown.to_string(index=False, float_format="{:.4f}".format), ""]
+    if seen := best.seen():
+        often = ", ".join(f"{name} {epochs:.3g} times" for name, epochs in seen.items())
+        lines.append(f"of the tokens available, the run sees {often}")
     unit = label(best.unit)
     if goal is None:
         lines.append(f"predicted mean loss {best.value:.4f} {unit}")

@@ -13,7 +13,7 @@ import yaml
 from olmo_mixlaw import advice, laws
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
+from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval, predicted_interval, widened
 from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.collect import target_tokens
@@ -22,6 +22,8 @@ from olmo_mixlaw.study.scoring import questions, recalls
 from olmo_mixlaw.study.settings import StudyConfig
 
 REPLICATES = 100  # refits to resampled runs, behind every interval
+# So many of them weigh in the mixture of least expected loss.
+MOST_WEIGHED = 32
 LEVEL = 0.9  # how many of them an interval holds
 FILE = "proposed.yaml"
 LEARNT = 0.5  # the recall that counts as having learnt the facts
@@ -67,28 +69,31 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
     rung = rung_of(study, study.target.size)
     _, n_tokens = whole_batches(study.target.tokens, rung)
 
-    def best(fit: laws.Fit, starts: int) -> advice.Optimum:
+    def best(fit: laws.Fit, starts: int, refits: list[laws.Fit]) -> advice.Optimum:
         return advice.optimum(
             fit,
             rung.n_params,
             n_tokens,
             starts=starts,
+            refits=refits[:MOST_WEIGHED],
             target_weights=study.target.weights or None,
             lower={domain: bounds[0] for domain, bounds in study.target.bounds.items()},
             upper={domain: bounds[1] for domain, bounds in study.target.bounds.items()},
         )
 
     chosen = fits[comparison.choice]
-    proposal = best(chosen, starts=8)
     refits = list(bootstrap(chosen, table.design(), replicates=REPLICATES))
-    ratios = np.array([best(fit, starts=2).ratios for fit in refits])
-    losses = np.array([fit.predict(proposal.ratios, rung.n_params, n_tokens)[0] for fit in refits])
+    proposal = best(chosen, 8, refits)
+    ratios = np.array([best(fit, 2, []).ratios for fit in refits])
+    where = (proposal.ratios, rung.n_params, n_tokens)
+    low, high = predicted_interval(chosen, *where, level=LEVEL)
+    losses = np.array([fit.predict(*where)[0] for fit in refits])
     return Answer(
         fits,
         comparison,
         proposal,
         interval(ratios, LEVEL),
-        interval(losses, LEVEL),
+        widened((low[0], high[0]), losses, LEVEL),
         rung,
         n_tokens,
         left_out,

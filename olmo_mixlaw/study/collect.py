@@ -55,9 +55,9 @@ def target_tokens(study: StudyConfig, table: RunTable) -> dict[str, float] | Non
 def collect(runs: list[Run], folders: dict[str, Path], domains: list[str]) -> RunTable:
     """The losses and scores of `runs`, read from each run's `eval` folder.
 
-    A run's `n_params` leave out the embeddings, which are `n_embedding`; its loss on a domain is the held-out one, in
-    nats a token; `available_<domain>` are the tokens that it had of each. Raises `DataError` for
-    a run that lacks a domain.
+    A run's `n_params` leave out the embeddings, which are `n_embedding`; its loss on a domain is
+    the held-out one, in nats a token; `available_<domain>` are the tokens that it had of each.
+    Raises `DataError` for a run that lacks a domain.
     """
     losses, scores = [], []
     for run in sorted(runs, key=lambda r: r.run_id):

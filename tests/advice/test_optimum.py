@@ -12,6 +12,7 @@ from olmo_mixlaw.advice import near_optimal, optimum
 from olmo_mixlaw.advice.optimum import hull_distance, optimum_path
 from olmo_mixlaw.errors import ConfigError, FitError, UnknownNameError
 from olmo_mixlaw.laws import Fit, fit
+from olmo_mixlaw.laws.choice.uncertainty import bootstrap
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +181,22 @@ def test_a_fit_without_sizes_or_budgets_speaks_of_none() -> None:
     for bad in (-1.0, 0.0, np.inf):
         with pytest.raises(FitError, match="must be positive"):
             bare.predict(np.full(4, 0.25), n_params=bad)
+
+
+def test_refits_weigh_in_the_mixture_of_least_expected_loss() -> None:
+    design = transfer_losses(grid(sizes=2, mixtures=10), noise=0.02)
+    fitted = fit("power_transfer", design)
+    refits = list(bootstrap(fitted, design, replicates=8))
+    scale = (4e7, 1e9)
+    one, many = optimum(fitted, *scale), optimum(fitted, *scale, refits=refits)
+
+    def expected(ratios: np.ndarray) -> float:
+        losses = [f.predict(ratios, *scale).mean() for f in (fitted, *refits)]
+        return float(np.mean(losses))
+
+    assert expected(many.ratios) < expected(one.ratios) - 1e-6
+    # What is reported is the fit's own prediction of that mixture.
+    np.testing.assert_allclose(many.losses, fitted.predict(many.ratios, *scale)[0], rtol=1e-9)
+    assert many.value > one.value
+    same = optimum(fitted, *scale, refits=[fitted])
+    np.testing.assert_allclose(same.ratios, one.ratios, atol=1e-4)

@@ -81,8 +81,7 @@ def test_an_optimum_repeats_as_far_as_it_is_worth(
         answer = json.loads(capsys.readouterr().out)
         shares.append(answer["mixture"]["code"])
     assert shares[0] > shares[1] > 2 * 0.02 > shares[2] - 1e-6
-    epochs = {row["domain"]: row["epochs"] for row in answer["ranges"]}
-    assert epochs["code"] == pytest.approx(2.0, rel=1e-3)
+    assert answer["epochs"] == {"code": pytest.approx(2.0, rel=1e-3)}
     assert any("no run of the table repeats" in note for note in answer["warnings"])
 
 
