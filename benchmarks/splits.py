@@ -10,7 +10,7 @@ import numpy as np
 from tables import Table, joined
 
 from olmo_mixlaw.laws.choice.holdout import Split, reaching_splits, sampled_splits
-from olmo_mixlaw.laws.choice.selection import score
+from olmo_mixlaw.laws.choice.scoring import score
 from olmo_mixlaw.runs import Design
 
 SAME_SCALE = 1.15

@@ -210,6 +210,8 @@ LAWS = Registry(
 # Where nobody says which law: one with few parameters that knows mixtures, one that knows none, and
 # one of each kind for a comparison.
 DEFAULT_LAW = "transfer"
+# What `fit` takes when it is asked for no law: on tables of several sizes or budgets, and of one.
+SCALES_LAW, ONE_SCALE_LAW = "modulated", "shared_power"
 PLAIN_LAW = "no_mixture"
 COMPARED_LAWS = (
     "no_mixture",

@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from olmo_mixlaw.advice.goal import Goal, goal_of, named
+from olmo_mixlaw.advice.goal import Goal, goal_of
 from olmo_mixlaw.advice.repetition import beyond_seen, budget_of, epochs_at, for_run
 from olmo_mixlaw.advice.simplex import bounds_of, is_free, project, search
 from olmo_mixlaw.errors import ConfigError, FitError
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.law import Surface
+from olmo_mixlaw.laws.weights import named
 from olmo_mixlaw.runs.units import NATS
 
 # Beyond this total-variation distance from the hull of the sampled mixtures, and this ratio to

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from olmo_mixlaw.advice.curve import TOP_PRIOR, highest, sigmoid_curve
-from olmo_mixlaw.advice.goal import weights_of
 from olmo_mixlaw.advice.score_table import ScoreTable, learnt, read_scores
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.choice.holdout import LOOSE, Split, make_splits
 from olmo_mixlaw.laws.fitted import Fit, revived
 from olmo_mixlaw.laws.fitting import fit
+from olmo_mixlaw.laws.repetition import with_available
 from olmo_mixlaw.laws.saved import plain, read_saved
+from olmo_mixlaw.laws.weights import weights_of
 from olmo_mixlaw.registry import DEFAULT_LAW
 from olmo_mixlaw.runs import RunTable
 
@@ -118,9 +119,10 @@ class Scores:
         n_params: Any = np.nan,
         n_tokens: Any = np.nan,
         n_active: Any = None,
+        available: Any = None,
     ) -> np.ndarray:
-        """Scores (R, Q) for mixtures (R, K), sizes and budgets."""
-        losses = self.fit.predict(ratios, n_params, n_tokens, n_active)
+        """Scores (R, Q) for mixtures (R, K), sizes, budgets and tokens that domains have."""
+        losses = self.fit.predict(ratios, n_params, n_tokens, n_active, available)
         columns = [self.fit.targets.index(name) for name in self.law.inputs]
         return self.law(losses[:, columns])[0]
 
@@ -181,13 +183,18 @@ def fit_scores(
     seed: int = 0,
     capacity: str = "total",
     rho: float | None = None,
+    available: Mapping[str, float] | None = None,
+    repeats: float | None = None,
 ) -> Scores:
     """Fit score curves to a table that has scores beside its losses, and choose the route.
 
     `law` predicts the losses of either route; `chance` maps the start of a task's name to its
-    floor. Raises `DataError` for a table without scores, `FitError` where every task is at chance.
+    floor. `available` and `repeats` are as `fit` takes them. Raises `DataError` for a table without
+    scores, `FitError` where every task is at chance.
     """
     read = read_scores(table, chance)
+    if available is not None:
+        read = replace(read, design=with_available(read.design, available))
     kept, dropped = learnt(read)
     if not kept.any():
         raise FitError(f"{table.source}: every task is at chance: {', '.join(dropped)}")
@@ -197,9 +204,10 @@ def fit_scores(
     largest = [p for p in parts if p.name == "largest_size"]
     parts = largest or parts
     how: dict[str, Any] = {"seed": seed, "settings": LOOSE, "capacity": capacity, "rho": rho}
+    how["repeats"] = repeats
     errors = {r: _held_error(read, r, law, parts, how) for r in routes} if parts else {}
     route = min(errors, key=errors.__getitem__) if errors else "domains"
-    whole = fit(law, read.below(route), **how)
+    whole = fit(law, read.below(route), available=available, **how)
     curves = _fit_curves(read, route, seed)
     split = {"largest_size": "the largest size", "held_mixtures": "a fifth of the mixtures"}
     return Scores(route, curves, whole, errors, split[parts[0].name] if parts else "", dropped)
@@ -214,8 +222,9 @@ def _held_error(
         train, test = read.take(part.train), read.take(part.test)
         try:
             fitted = fit(law, train.below(route), **how)
+            at = test.design
             losses = fitted.predict(
-                test.design.ratios, test.design.n_params, test.design.n_tokens, test.design.n_active
+                at.ratios, at.n_params, at.n_tokens, at.n_active, available=at.available
             )
         except FitError:
             return float("inf")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.optimize import minimize
 
-from olmo_mixlaw.advice.goal import named
 from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.laws.weights import named
 
 # Mixtures (S, K) -> values (S,) and slopes (S, K), each ratio moved by itself.
 Objective = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

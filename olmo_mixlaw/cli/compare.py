@@ -8,7 +8,15 @@ import click
 
 from olmo_mixlaw.atomic import open_atomic
 from olmo_mixlaw.cli.answer import Answer, answers
-from olmo_mixlaw.cli.options import SEED, check_figure, given_table, refuse_input, table_options
+from olmo_mixlaw.cli.options import (
+    NO_LEVEL,
+    SEED,
+    check_figure,
+    given_table,
+    pairs,
+    refuse_input,
+    table_options,
+)
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.errors import ConfigError
 
@@ -41,6 +49,22 @@ if TYPE_CHECKING:
     help="What N is: total, active, or the rho between them (a number from 0 to 1, as `fit` "
     "found it).",
 )
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["forecast", "mixture"]),
+    default="forecast",
+    show_default=True,
+    help="What the law is chosen for: by the error of all losses, or by that of the mean loss's "
+    "differences between mixtures, which few runs tell less surely.",
+)
+@click.option(
+    "--target-weight",
+    multiple=True,
+    metavar="TARGET=W",
+    help="Weight of a target in the mean loss. Default: equal.",
+)
+@NO_LEVEL
 @click.option("--figure", default=None, metavar="FILE", help="Draw the held-out errors.")
 @click.option("--out", default=None, help="Also write the table as CSV.")
 @SEED
@@ -50,6 +74,9 @@ def compare(
     laws: str,
     folds: int,
     capacity: str,
+    purpose: str,
+    target_weight: tuple[str, ...],
+    level: bool,
     figure: str | None,
     out: str | None,
     seed: int,
@@ -75,7 +102,14 @@ def compare(
     if chosen is None:
         chosen = [resolve(name) for name in selection.default_laws(design)]
     result = selection.compare(
-        design, chosen, folds=folds, seed=seed, progress=lambda line: click.echo(line, err=True)
+        design,
+        chosen,
+        folds=folds,
+        seed=seed,
+        purpose=purpose,
+        target_weights=pairs(target_weight, "--target-weight") or None,
+        level=level,
+        progress=lambda line: click.echo(line, err=True),
     )
     answer.show(result.text())
     answer.document = document(table, result) | {"saved": out}
@@ -99,6 +133,9 @@ def document(table: RunTable, result: Comparison) -> dict[str, Any]:
         "rows": result.frame.rename(columns=names),
         "choice": result.choice,
         "reason": result.reason,
+        "purpose": result.purpose,
+        "choice_for_the_other_purpose": result.other,
+        "noise_targets": list(result.noise_targets),
         "verdict": result.verdict or None,
         "warnings": [*table.notes, *table.cautions()],
     }

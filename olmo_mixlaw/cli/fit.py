@@ -24,11 +24,12 @@ from olmo_mixlaw.cli.options import (
     pairs,
     refits,
     refuse_input,
+    said,
     table_options,
 )
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.errors import ConfigError, MixlawError
-from olmo_mixlaw.registry import DEFAULT_LAW
+from olmo_mixlaw.registry import ONE_SCALE_LAW, SCALES_LAW
 
 if TYPE_CHECKING:
     from olmo_mixlaw.laws.fitted import Fit
@@ -44,7 +45,12 @@ STANDARD_ERROR = 0.68
 @click.command()
 @recipe_option
 @table_options
-@click.option("--law", default=DEFAULT_LAW, show_default=True, help="Name of the law.")
+@click.option(
+    "--law",
+    default="auto",
+    show_default=True,
+    help=f"Name of the law. auto: {SCALES_LAW} where sizes or budgets vary, else {ONE_SCALE_LAW}.",
+)
 @click.option(
     "--capacity",
     default="total",
@@ -133,7 +139,8 @@ def fit(
     from olmo_mixlaw.laws.repetition import with_available
 
     check_figure(figure)
-    chosen = resolve(law, "--law")
+    if law != "auto":
+        resolve(law, "--law")
     if rho is not None and capacity != "effective":
         raise ConfigError("--rho: needs --capacity effective")
     floors = pairs(chance, "--chance")
@@ -149,23 +156,28 @@ def fit(
         raise ConfigError("--available: the table says what domains had (available_<domain>)")
     design = with_available(design, tokens) if tokens else design
     old = _fit_there(out)
+    law = selection.default_law(design) if law == "auto" else law
+    chosen = resolve(law)
     print(table.text())
     if capacity == "total" and design.active_known and not _dense(design):
         print("N counts all parameters; the table has active ones too (--capacity)")
     print()
-    fitted = fitting.fit(
-        chosen,
-        table,
-        seed=seed,
-        capacity=capacity,
-        rho=rho,
-        level=level,
-        anchors=_anchors(anchor, level, options),
-        vocabulary=vocabulary,
-        available=tokens,
-        repeats=repeats,
-    )
-    held = selection.held_out(chosen, fitted.size.applied(design), seed=seed) if held_out else {}
+    with said():
+        fitted = fitting.fit(
+            chosen,
+            table,
+            seed=seed,
+            capacity=capacity,
+            rho=rho,
+            level=level,
+            anchors=_anchors(anchor, level, options),
+            vocabulary=vocabulary,
+            available=tokens,
+            repeats=repeats,
+        )
+        held = {}
+        if held_out:
+            held = selection.held_out(chosen, fitted.size.applied(design), seed=seed)
     if held:
         known = {"mixture_r2": held["mixture_r2"], "held_out_mre": held["mre"]}
         fitted = replace(fitted, provenance=fitted.provenance | known)
@@ -215,6 +227,8 @@ def fit(
             seed=seed,
             capacity=capacity,
             rho=fitted.size.rho,
+            available=tokens,
+            repeats=repeats,
         )
         curves = scores.law.parameters()
         answer.show(f"\n{scores.text()}\n{curves.round(4).to_string(index=False)}")

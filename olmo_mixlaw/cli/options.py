@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 # How much of what is drawn an interval holds.
 LEVEL = 0.9
 LEAST_REFITS = 10
+# Seconds after which slow work begins to say what it is at.
+SILENT = 3.0
 
 TABLE = (
     click.option(
@@ -99,6 +103,21 @@ def given_table(options: Mapping[str, Any]) -> RunTable:
     for note in table.notes:
         complain(note)
     return table
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """Say on standard error what slow work is at, once it has taken a while."""
+    from olmo_mixlaw.laws.engine.progress import reporting
+
+    start = time.monotonic()
+
+    def to(line: str) -> None:
+        if time.monotonic() - start > SILENT:
+            click.echo(line, err=True)
+
+    with reporting(to):
+        yield
 
 
 def loaded(path: str, level: bool) -> Fit:

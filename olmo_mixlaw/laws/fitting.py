@@ -82,21 +82,31 @@ def fit(
     seen = size.applied(design)
     fitted = fit_fresh(chosen, seen, seed=seed, settings=settings, worth=repeats)
     fitted = replace(fitted, size=size)
-    seen = fitted.seen(design)
     if available is not None:
         fitted = fitted.having(available)
     if not level:
         if anchors is not None:
             raise FitError("anchors: they tell the level, which was not asked for")
         return fitted
+    return leveled(fitted, design, anchors, vocabulary)
+
+
+def leveled(
+    fitted: Fit,
+    design: Design,
+    anchors: RunTable | Design | None = None,
+    vocabulary: float | None = None,
+) -> Fit:
+    """The fit of a design with a level beyond it. Raises `FitError` for strange anchors."""
     near = None if anchors is None else fitted.seen(design_of(anchors))
 
     def law_alone(ratios: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
-        return np.asarray(np.log(chosen.predict(fitted, fitted.scene.inputs(ratios, n, d))))
+        inputs = fitted.scene.inputs(ratios, n, d)
+        return np.asarray(np.log(fitted.law.predict(fitted, inputs)))
 
     # Runs that repeat were each made to their end: none is a checkpoint of another.
     whole = fitted.repetition is not None
-    found = level_of(seen, law_alone, near, vocabulary, checkpoints=not whole)
+    found = level_of(fitted.seen(design), law_alone, near, vocabulary, checkpoints=not whole)
     return replace(fitted, level=found)
 
 

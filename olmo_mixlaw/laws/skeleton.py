@@ -89,15 +89,26 @@ class Skeleton:
         return np.asarray(np.sqrt(squared).T / NORMAL)
 
     def _each(self, n_params: Any, n_tokens: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each k the log loss (T, R), and its variance from the curvature of the fit."""
-        log_n = np.log(np.asarray(n_params, float) / self.n_ref)
-        log_d = np.log(np.asarray(n_tokens, float) / self.d_ref)
+        """Of each k the log loss (T, R), and its variance from the curvature of the fit.
+
+        NaN where a run's size or budget isn't known.
+        """
+        log_n, log_d = np.broadcast_arrays(
+            np.log(np.asarray(n_params, float) / self.n_ref),
+            np.log(np.asarray(n_tokens, float) / self.d_ref),
+        )
+        known = np.isfinite(log_n + log_d)
         found = []
         for k, theta, covariance in zip(self.k, self.theta, self.covariance, strict=True):
-            loss, slopes = relative_loss(theta, np.full(len(theta), k), log_n, log_d, slopes=True)
+            log_loss, variance = np.full((2, len(theta), len(known)), np.nan)
+            loss, slopes = relative_loss(
+                theta, np.full(len(theta), k), log_n[known], log_d[known], slopes=True
+            )
             slopes = slopes / loss[:, :, None]
-            variance = np.einsum("tri,tij,trj->tr", slopes, covariance, slopes)
-            found.append((np.log(loss * self.low[:, None]), np.maximum(variance, 0.0)))
+            by_curvature = np.einsum("tri,tij,trj->tr", slopes, covariance, slopes)
+            log_loss[:, known] = np.log(loss * self.low[:, None])
+            variance[:, known] = np.maximum(by_curvature, 0.0)
+            found.append((log_loss, variance))
         return found
 
 

@@ -110,7 +110,7 @@ def test_another_fit_is_put_aside_and_never_lost(
         assert "saved to fit.json\n" in capsys.readouterr().out
     first = (folder / "fit.json").read_bytes()
     assert mixlaw("fit", "--table", "table", "--law", "no_mixture") == 0
-    said = "the fit of transfer to 24 runs that was there is now fit.1.json"
+    said = "the fit of modulated to 24 runs that was there is now fit.1.json"
     assert said in capsys.readouterr().out
     assert (folder / "fit.1.json").read_bytes() == first
     assert mixlaw("fit", "--table", "table", "--out", "fit.json", "--target", "web") == 0

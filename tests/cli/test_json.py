@@ -47,7 +47,7 @@ def said_by_fit(found: dict[str, Any]) -> list[str]:
 def said_by_compare(found: dict[str, Any]) -> list[str]:
     rows = [f"{row['mre_percent']:.3f}" for row in found["rows"]]
     assert all(row["noise_floor_percent"] is None for row in found["rows"])  # no repeated runs
-    return [*rows, f"choice: {found['choice']} ({found['reason']})"]
+    return [*rows, f"choice: {found['choice']}, for a forecast ({found['reason']})"]
 
 
 def said_by_optimize(found: dict[str, Any]) -> list[str]:

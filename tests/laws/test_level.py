@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,6 +211,28 @@ def test_embeddings_are_counted_as_the_table_says(table: Design) -> None:
     said = fit("transfer", own).level
     assert said is not None
     assert "embeddings of 1000 tokens" in said.text()
+
+
+def test_runs_of_an_unknown_scale_have_no_level_and_spoil_none(leveled: Fit) -> None:
+    skeleton = leveled.level.skeleton
+    n, d = np.array([1e9, np.nan, 2e9, np.nan]), np.array([1e10, 1e10, np.nan, np.nan])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for part in (skeleton.log_loss, skeleton.half_width, skeleton.doubt):
+            found = part(n, d)
+            np.testing.assert_array_equal(found[:1], part(n[:1], d[:1]))
+            assert np.isnan(found[1:]).all()
+
+
+def test_an_optimum_without_a_scale_warns_of_nothing() -> None:
+    swarm = hiding(grid(sizes=1, mixtures=8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = fit("log_linear", swarm)
+        best = optimum(found)
+        low, high = predicted_interval(found, best.ratios, best.n_params, best.n_tokens)
+    assert (low < best.losses).all()
+    assert (best.losses < high).all()
 
 
 def test_a_skeleton_finds_its_own_parameters() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from olmo_mixlaw.errors import FitError
+from olmo_mixlaw.laws.fitting import leveled
 from olmo_mixlaw.laws.law import Law, Settings
 from olmo_mixlaw.laws.repeating import fit_fresh
 from olmo_mixlaw.runs import Design
@@ -140,9 +141,17 @@ def thinned(design: Design, most: int, seed: int) -> np.ndarray:
 
 
 def predict_held(
-    law: Law, design: Design, parts: Sequence[Split], seed: int = 0, settings: Settings = LOOSE
+    law: Law,
+    design: Design,
+    parts: Sequence[Split],
+    seed: int = 0,
+    settings: Settings = LOOSE,
+    level: bool = False,
 ) -> tuple[list[tuple[Split, np.ndarray]], str]:
-    """Predictions (rows of the fold, T) for every fold that the law can do, and why not else."""
+    """Predictions (rows of the fold, T) for every fold that the law can do, and why not else.
+
+    With `level`, those beyond the rows fitted are brought to it.
+    """
     predictions, note = [], ""
     for part in parts:
         train, test = design.take(part.train), design.take(part.test)
@@ -150,6 +159,8 @@ def predict_held(
             if not np.isfinite(train.losses).any():
                 raise FitError("a fold has no losses to fit")
             fitted = fit_fresh(law, train, seed=seed, settings=settings)
+            if level:
+                fitted = leveled(fitted, train)
             at = (test.ratios, test.n_params, test.n_tokens)
             predictions.append((part, fitted.predict(*at, available=test.available)))
         except FitError as error:

@@ -7,12 +7,13 @@ best, the error being over runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from olmo_mixlaw.errors import ConfigError, FitError
 from olmo_mixlaw.laws.choice.holdout import (
@@ -25,26 +26,43 @@ from olmo_mixlaw.laws.choice.holdout import (
     predict_held,
     run_ids,
 )
-from olmo_mixlaw.laws.law import Law, resolve
-from olmo_mixlaw.registry import COMPARED_LAWS
+from olmo_mixlaw.laws.choice.scoring import (
+    APART,
+    held_rows,
+    mixture_scores,
+    noise_floor,
+    noisy,
+    score,
+)
+from olmo_mixlaw.laws.law import Law, Scene, resolve
+from olmo_mixlaw.laws.weights import weights_of
+from olmo_mixlaw.registry import COMPARED_LAWS, DEFAULT_LAW, ONE_SCALE_LAW, PLAIN_LAW, SCALES_LAW
 from olmo_mixlaw.runs import Design, RunTable
 from olmo_mixlaw.runs.table import design_of
 from olmo_mixlaw.runs.units import NATS, label
 
-# A target whose error is so many times the median target's is noise to a law.
-APART = 5.0
+# So many of them are named.
+MOST_NAMED = 6
+# Smaller mean errors count as this much: no law is infinitely better than another.
+LEAST_ERROR = 1e-9
+
+# What a law is chosen for: what losses will be, or which mixture is best.
+FORECAST, MIXTURE = "forecast", "mixture"
+PURPOSES = (FORECAST, MIXTURE)
 
 COLUMNS = [
     "law",
     "split",
     "mre",
     "mixture_r2",
+    "objective_r2",
     "rho",
     "regret",
     "n_parameters",
     "noise_floor",
     "note",
 ]
+SCORES = COLUMNS[2:7]
 
 
 @dataclass(frozen=True)
@@ -52,10 +70,12 @@ class Comparison:
     """Held-out errors of several laws.
 
     `frame` has a row a (law, split): `mre` (%), `mixture_r2` (variance explained among mixtures
-    at one size and budget), `rho` (rank correlation of mixtures by mean loss), `regret` (loss,
-    in `unit`, by taking the mixture that the law calls best), `n_parameters`, `noise_floor` (%, NaN
-    without repeated runs) and `note`. `errors` maps a law to its mean error a run, (runs,).
-    `noise_targets` are those whose held-out mixtures the chosen law can't tell apart.
+    at one size and budget), and of the objective, the weighted mean loss: `objective_r2`, `rho`
+    (rank correlation of mixtures) and `regret` (in `unit`, by taking the mixture that the law calls
+    best); `n_parameters`, `noise_floor` (%, NaN without repeated runs) and `note`. `errors` maps a
+    law to its mean error a run, (splits, runs), in the sense of `purpose`. `other` is the law that
+    the other purpose would have chosen. `noise_targets` are those whose held-out mixtures the
+    chosen law can't tell apart.
     """
 
     frame: pd.DataFrame
@@ -65,6 +85,8 @@ class Comparison:
     held: dict[str, list[tuple[Split, np.ndarray]]]
     unit: str = NATS
     noise_targets: tuple[str, ...] = ()
+    purpose: str = FORECAST
+    other: str = ""
 
     @property
     def verdict(self) -> str:
@@ -81,7 +103,7 @@ class Comparison:
     def text(self) -> str:
         """The table as a user reads it, and the choice."""
         shown = self.frame.copy()
-        for column in ("mre", "mixture_r2", "rho", "noise_floor"):
+        for column in ("mre", "mixture_r2", "objective_r2", "rho", "noise_floor"):
             shown[column] = shown[column].map(lambda v: f"{v:.3f}" if np.isfinite(v) else "-")
         shown["n_parameters"] = shown["n_parameters"].astype("Int64")
         shown["regret"] = shown["regret"].map(lambda v: f"{v:.4f}" if np.isfinite(v) else "-")
@@ -89,7 +111,31 @@ class Comparison:
         names = {"mre": "mre %", "regret": regret, "noise_floor": "noise %"}
         body = shown.rename(columns=names).to_string(index=False)
         head = f"{self.verdict}\n\n" if self.verdict else ""
-        return f"{head}{body}\n\nchoice: {self.choice} ({self.reason})"
+        lines = [f"{head}{body}\n", f"choice: {self.choice}, for a {self.purpose} ({self.reason})"]
+        return "\n".join([*lines, *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """What to know beside the choice: that the other purpose chooses otherwise, and noise."""
+        found = []
+        if self.other and self.other != self.choice:
+            purpose = PURPOSES[1 - PURPOSES.index(self.purpose)]
+            found.append(
+                f"for a {purpose} it would be {self.other}: the two disagree, so neither is sure"
+            )
+        if self.noise_targets:
+            few = ", ".join(self.noise_targets[:MOST_NAMED])
+            more = " ..." if len(self.noise_targets) > MOST_NAMED else ""
+            found.append(
+                f"{len(self.noise_targets)} of {self.n_targets} targets are noise to it (R2 "
+                f"between held-out mixtures not above 0, or errors {APART:g} times the median): "
+                f"{few}{more}"
+            )
+        return found
+
+    @property
+    def n_targets(self) -> int:
+        """How many targets were predicted."""
+        return next((p.shape[1] for held in self.held.values() for _, p in held), 0)
 
 
 def compare(
@@ -99,18 +145,26 @@ def compare(
     splits: Sequence[str] = SPLITS,
     folds: int = 5,
     seed: int = 0,
+    purpose: str = FORECAST,
+    target_weights: Mapping[str, float] | None = None,
+    level: bool = True,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Score every law on rows that it was not fitted to, and choose one, by the name it has here.
 
-    `progress` is told which law is being fitted.
+    The choice is for a `purpose`: by the error of all losses for a `forecast`, by that of the
+    objective's differences between mixtures for a `mixture`. The objective is the mean loss, by
+    `target_weights` (default: equal). Beyond the rows fitted, losses are brought to the `level`, as
+    a fit does. `progress` is told which law is being fitted.
 
     Raises `ConfigError` for a name that is given twice, `FitError` when the table allows no split
     or no law could be fitted. A law that can't be fitted keeps its row, with the reason as its
     note.
     """
     design = design_of(table)
-    resolved = _by_name(laws)
+    resolved, weights = _by_name(laws), weights_of(target_weights, design.targets, "target")
+    if purpose not in PURPOSES:
+        raise ConfigError(f"purpose: {purpose!r} is none of {', '.join(PURPOSES)}")
     parts = make_splits(design, splits, folds=folds, seed=seed)
     if not parts:
         raise FitError(
@@ -122,12 +176,12 @@ def compare(
     rows, held = [], {}
     for i, (called, law) in enumerate(resolved.items(), 1):
         progress(f"{called} ({i} of {len(resolved)}): {len(parts) + 1} fits")
-        predictions, note = predict_held(law, design, parts, seed)
+        predictions, note = predict_held(law, design, parts, seed, level=level)
         count = _count_parameters(law, design, seed)
         held[called] = predictions
         for name in dict.fromkeys(part.name for part in parts):
             some = [(part, p) for part, p in predictions if part.name == name]
-            scores = score(design, some) if some else dict.fromkeys(COLUMNS[2:6], np.nan)
+            scores = score(design, some, weights) if some else dict.fromkeys(SCORES, np.nan)
             rows.append(
                 {
                     "law": called,
@@ -138,11 +192,19 @@ def compare(
                     "note": note if not some else "",
                 }
             )
-    errors = {name: _run_errors(design, predictions) for name, predictions in held.items()}
     frame = pd.DataFrame(rows)[COLUMNS]
-    choice, reason = _choose(frame, errors)
+    whole = {FORECAST: _relative(design), MIXTURE: _between(design, weights)}
+    errors = {
+        why: {name: _run_errors(design, some, of) for name, some in held.items()}
+        for why, of in whole.items()
+    }
+    chosen = {why: _choose(frame, errors[why]) for why in PURPOSES}
+    choice, reason = chosen.pop(purpose)
+    [(other, _)] = chosen.values()
     noise = _noise_targets(design, held[choice])
-    return Comparison(frame, choice, reason, errors, held, design.unit, noise)
+    return Comparison(
+        frame, choice, reason, errors[purpose], held, design.unit, noise, purpose, other
+    )
 
 
 def _noise_targets(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> tuple[str, ...]:
@@ -150,19 +212,32 @@ def _noise_targets(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> 
     some = [(part, p) for part, p in held if part.name == SPLITS[0]]
     if not some:
         return ()
-    return tuple(noisy(design.targets, *mixture_scores(*_held_rows(design, some))))
+    return tuple(noisy(design.targets, *mixture_scores(*held_rows(design, some))))
 
 
 def held_out(law: Law, design: Design, *, folds: int = 5, seed: int = 0) -> dict[str, float]:
     """The scores of one law on mixtures held out, as `score` has them; none without three."""
     parts = make_splits(design, ("held_mixtures",), folds=folds, seed=seed)
     predictions, _ = predict_held(law, design, parts, seed)
-    return score(design, predictions) if predictions else {}
+    weights = weights_of(None, design.targets, "target")
+    return score(design, predictions, weights) if predictions else {}
 
 
 def default_laws(design: Design) -> list[str]:
     """One law of each kind, those that are slow only on tables short enough for them."""
     return [name for name in COMPARED_LAWS if resolve(name).suits(design)]
+
+
+def default_law(design: Design) -> str:
+    """The single law that errs least on public tables like this one and that it has runs for."""
+    scene = Scene.of(design)
+    best = SCALES_LAW if scene.has_n or scene.has_d else ONE_SCALE_LAW
+    if len(design.domains) > 1:
+        for name in (best, DEFAULT_LAW):
+            with suppress(FitError):
+                resolve(name).check(design)
+                return name
+    return PLAIN_LAW if len(design.domains) == 1 else DEFAULT_LAW
 
 
 def _by_name(laws: Sequence[str | Law]) -> dict[str, Law]:
@@ -177,104 +252,54 @@ def _by_name(laws: Sequence[str | Law]) -> dict[str, Law]:
     return found
 
 
-def score(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> dict[str, float]:
-    """MRE (%), mixture R2, rho and regret (in the unit) of held-out predictions."""
-    truth, guess, cell = _held_rows(design, held)
-    seen = np.isfinite(truth)
-    error = np.where(seen, np.abs(guess / np.where(seen, truth, 1.0) - 1), np.nan)
-    residual, total, ranks, regrets = 0.0, 0.0, [], []
-    for c in np.unique(cell):
-        t, g = truth[cell == c], guess[cell == c]
-        if len(t) < 3:
-            continue
-        t_centred, g_centred = t - np.nanmean(t, 0), np.where(np.isfinite(t), g, np.nan)
-        g_centred = g_centred - np.nanmean(g_centred, 0)
-        residual += np.nansum((t_centred - g_centred) ** 2)
-        total += np.nansum(t_centred**2)
-        whole = np.isfinite(t).all(1)
-        if whole.sum() >= 3:
-            t_mean, g_mean = t[whole].mean(1), g[whole].mean(1)
-            if np.ptp(g_mean) > 1e-9:
-                ranks.append(spearmanr(t_mean, g_mean).statistic)
-            regrets.append(t_mean[g_mean.argmin()] - t_mean.min())
-    return {
-        "mre": 100 * float(np.nanmean(error)),
-        "mixture_r2": 1 - residual / total if total > 0 else np.nan,
-        "rho": float(np.mean(ranks)) if ranks else np.nan,
-        "regret": float(np.mean(regrets)) if regrets else np.nan,
-    }
+# Predictions of a split's rows (R, T), NaN elsewhere, -> an error of each row (R,), NaN where none.
+Errors = Callable[[np.ndarray], np.ndarray]
 
 
-def mixture_scores(
-    truth: np.ndarray, guess: np.ndarray, cell: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mixture R2 (T,) and MRE (T,), %, of each target alone; `cell` (rows,) is size and budget.
+def _relative(design: Design) -> Errors:
+    """The mean relative error of a row over its targets."""
 
-    R2 is NaN for a target whose mixtures don't differ.
-    """
-    residual, total = np.zeros(truth.shape[1]), np.zeros(truth.shape[1])
-    guess = np.where(np.isfinite(truth), guess, np.nan)
-    for c in np.unique(cell):
-        t, g = truth[cell == c], guess[cell == c]
-        if len(t) < 3:
-            continue
-        count = np.maximum(np.isfinite(t).sum(0), 1)
-        t, g = t - np.nansum(t, 0) / count, g - np.nansum(g, 0) / count
-        residual += np.nansum((t - g) ** 2, 0)
-        total += np.nansum(t**2, 0)
-    error = np.abs(guess / truth - 1)
-    seen = np.maximum(np.isfinite(error).sum(0), 1)
-    r2 = np.where(total > 0, 1 - residual / np.where(total > 0, total, 1.0), np.nan)
-    return r2, 100 * np.nansum(error, 0) / seen
+    def of(guess: np.ndarray) -> np.ndarray:
+        error = np.abs(guess / design.losses - 1)
+        seen = np.isfinite(error)
+        return np.where(seen.any(1), np.nansum(error, 1) / np.maximum(seen.sum(1), 1), np.nan)
+
+    return of
 
 
-def noisy(targets: Sequence[str], r2: np.ndarray, mre: np.ndarray) -> list[str]:
-    """Targets that are noise to a law: R2 between mixtures not above 0, or errors far above others.
+def _between(design: Design, weights: np.ndarray) -> Errors:
+    """How far a row's objective is off, both taken from the mean of its size and budget."""
+    truth, cell = design.losses @ weights, cells(design)
 
-    `r2` and `mre` (T,) are of rows held out.
-    """
-    apart = (np.asarray(r2) <= 0) | (np.asarray(mre) > APART * np.median(mre))
-    return [target for target, bad in zip(targets, apart, strict=True) if bad]
+    def of(guess: np.ndarray) -> np.ndarray:
+        objective = guess @ weights
+        found = np.full(len(design), np.nan)
+        for c in np.unique(cell):
+            rows = np.flatnonzero((cell == c) & np.isfinite(objective) & np.isfinite(truth))
+            if len(rows) >= 3:
+                off = objective[rows] - truth[rows]
+                found[rows] = np.abs(off - off.mean())
+        return found
 
-
-def _held_rows(
-    design: Design, held: Sequence[tuple[Split, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Losses, predictions (rows, T) and cells (rows,) of all rows held out."""
-    cell = cells(design)
-    return (
-        np.concatenate([design.losses[part.test] for part, _ in held]),
-        np.concatenate([p for _, p in held]),
-        np.concatenate([cell[part.test] for part, _ in held]),
-    )
+    return of
 
 
-def noise_floor(design: Design) -> float:
-    """Mean relative error (%) of a perfect law, from runs repeated with another seed; else NaN."""
-    key = np.c_[run_ids(design), np.nan_to_num(design.n_tokens, nan=-1.0)]
-    group = np.unique(key, axis=0, return_inverse=True)[1].ravel()
-    spread = []
-    for g in np.unique(group):
-        some = design.losses[group == g]
-        if len(some) > 1:
-            sd = np.nanstd(some, axis=0, ddof=1) / np.nanmean(some, axis=0)
-            spread.append(np.nanmean(sd))
-    # The mean absolute value of a normal error is sqrt(2 / pi) of its standard deviation.
-    return 100 * float(np.sqrt(2 / np.pi) * np.mean(spread)) if spread else float("nan")
-
-
-def _run_errors(design: Design, held: Sequence[tuple[Split, np.ndarray]]) -> np.ndarray:
-    """Relative errors averaged over targets and a run's rows, one a (split, run); NaN if absent."""
+def _run_errors(
+    design: Design, held: Sequence[tuple[Split, np.ndarray]], errors: Errors
+) -> np.ndarray:
+    """Errors averaged over a run's rows, one a (split, run); NaN where there is none."""
     runs = run_ids(design)
     names = list(dict.fromkeys(part.name for part, _ in held))
     result = np.full((len(names), runs.max() + 1), np.nan)
     for i, name in enumerate(names):
-        total, count = np.zeros(runs.max() + 1), np.zeros(runs.max() + 1)
-        for part, guess in held:
+        guess = np.full(design.losses.shape, np.nan)
+        for part, some in held:
             if part.name == name:
-                error = np.abs(guess / design.losses[part.test] - 1)
-                np.add.at(total, runs[part.test], np.nansum(error, 1))
-                np.add.at(count, runs[part.test], np.isfinite(error).sum(1))
+                guess[part.test] = some
+        error = errors(guess)
+        seen = np.isfinite(error)
+        count = np.bincount(runs[seen], minlength=runs.max() + 1)
+        total = np.bincount(runs[seen], error[seen], minlength=runs.max() + 1)
         result[i] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return result
 
@@ -289,11 +314,18 @@ def _count_parameters(law: Law, design: Design, seed: int) -> float:
 
 def _choose(frame: pd.DataFrame, errors: dict[str, np.ndarray]) -> tuple[str, str]:
     """Fewest parameters within one standard error of the best, splits weighted alike."""
-    table = frame.pivot(index="law", columns="split", values="mre")
-    whole = table.dropna()
-    if whole.empty:
+    splits = list(dict.fromkeys(frame["split"]))
+    scored = {
+        law: np.array([np.nanmean(some) if np.isfinite(some).any() else np.nan for some in error])
+        for law, error in errors.items()
+        if len(error) == len(splits)
+    }
+    table = pd.DataFrame.from_dict(scored, orient="index", columns=splits)
+    whole = table.dropna(axis=1, how="all").dropna()
+    if whole.empty or not whole.shape[1]:
         reasons = "; ".join(dict.fromkeys(n for n in frame["note"] if n))
         raise FitError(f"no law could be scored on every split: {reasons}")
+    whole = whole.clip(lower=LEAST_ERROR)
     relative = np.log(whole / whole.min()).mean(axis=1)
     best = str(relative.idxmin())
     counts = frame.drop_duplicates("law").set_index("law")["n_parameters"].fillna(np.inf)
@@ -301,7 +333,9 @@ def _choose(frame: pd.DataFrame, errors: dict[str, np.ndarray]) -> tuple[str, st
     for law in whole.index:
         if law == best:
             continue
-        gap = (errors[law] - errors[best]) / np.nanmean(errors[best], 1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a split that is no one's
+            gap = (errors[law] - errors[best]) / np.nanmean(errors[best], 1, keepdims=True)
         flat = gap[np.isfinite(gap)]
         if len(flat) > 1 and flat.mean() <= flat.std(ddof=1) / np.sqrt(len(flat)):
             near.append(str(law))

@@ -92,7 +92,7 @@ def predicted_interval(
 def widened(
     ends: tuple[np.ndarray, np.ndarray], draws: np.ndarray, level: float = 0.9
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The interval of new runs (low, high), widened to hold that of refits' predictions (S, ...)."""
+    """The interval of new runs (low, high), widened to hold that of refits' losses (S, ...)."""
     low, high = interval(draws, level)
     return np.minimum(ends[0], low), np.maximum(ends[1], high)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.choice.holdout import Split, cells, reaching_splits, sampled_splits, thinned
-from olmo_mixlaw.laws.choice.selection import mixture_scores, noisy
+from olmo_mixlaw.laws.choice.scoring import mixture_scores, noisy
 from olmo_mixlaw.laws.engine.progress import report
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.law import Inputs, Law, Row, Scene, Settings, Surface, resolve

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from law_tables import grid, transfer_losses, with_losses
 
 from olmo_mixlaw.advice import optimum
-from olmo_mixlaw.errors import FitError
+from olmo_mixlaw.errors import ConfigError, FitError, UnknownNameError
 from olmo_mixlaw.laws import Settings, compare, fit
 from olmo_mixlaw.laws.choice.holdout import (
     make_splits,
@@ -16,9 +18,11 @@ from olmo_mixlaw.laws.choice.holdout import (
     run_ids,
     thinned,
 )
-from olmo_mixlaw.laws.choice.selection import noise_floor
+from olmo_mixlaw.laws.choice.scoring import noise_floor
+from olmo_mixlaw.laws.choice.selection import default_law
 from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
 from olmo_mixlaw.laws.learners.stack import Stack, sound_weights, stacked_weights
+from olmo_mixlaw.runs import Design
 
 
 def test_the_law_that_made_the_table_is_chosen() -> None:
@@ -203,3 +207,64 @@ def test_a_comparison_says_what_it_is_doing() -> None:
     design = transfer_losses(grid(sizes=3, mixtures=6), noise=0.01)
     compare(design, ["no_mixture", "transfer"], progress=lines.append)
     assert [line.split()[0] for line in lines] == ["no_mixture", "transfer"]
+
+
+def shouting(design: Design) -> Design:
+    """Losses whose differences between mixtures are all in one target, the others' noise large."""
+    rng = np.random.default_rng(3)
+    losses = 2 + 0.2 * rng.normal(size=design.losses.shape) ** 2
+    losses[:, 0] = 2 - 0.5 * np.sqrt(design.ratios[:, 0])
+    return replace(design, losses=losses)
+
+
+def test_the_objective_is_weighed_as_asked() -> None:
+    design = shouting(grid(sizes=1, mixtures=30))
+    laws = ["no_mixture", "power_transfer"]
+    equal = compare(design, laws).frame
+    first = compare(design, laws, target_weights={design.targets[0]: 1.0}).frame
+    r2 = [f[f["law"] == "power_transfer"]["objective_r2"].iloc[0] for f in (equal, first)]
+    assert r2[1] > 0.95 > r2[0]
+    for column in ("mre", "mixture_r2"):  # of all losses, however they are weighed
+        np.testing.assert_array_equal(equal[column], first[column])
+    with pytest.raises(UnknownNameError, match="nowhere"):
+        compare(design, laws, target_weights={"nowhere": 1.0})
+
+
+def test_purposes_can_disagree_and_say_so() -> None:
+    design = shouting(grid(sizes=1, mixtures=30))
+    laws = ["no_mixture", "power_transfer"]
+    weights = {design.targets[0]: 1.0}
+    for purpose, other in (("forecast", "mixture"), ("mixture", "forecast")):
+        result = compare(design, laws, purpose=purpose, target_weights=weights)
+        again = compare(design, laws, purpose=other, target_weights=weights)
+        assert (result.choice, result.other) == (again.other, again.choice)
+        said = f"for a {other} it would be {result.other}" in result.text()
+        assert said == (result.choice != result.other)
+    mixture = compare(design, laws, purpose="mixture", target_weights=weights)
+    assert mixture.choice == "power_transfer"
+    assert set(mixture.noise_targets) == set(design.targets[1:])
+    assert "3 of 4 targets are noise" in mixture.text()
+    with pytest.raises(ConfigError, match="is none of forecast, mixture"):
+        compare(design, laws, purpose="both")
+
+
+def test_a_held_out_size_is_predicted_as_a_fit_would_be() -> None:
+    design = transfer_losses(grid(sizes=4, mixtures=6), noise=0.01)
+    with_level, without = (
+        compare(design, ["transfer"], splits=("largest_size",), level=level)
+        for level in (True, False)
+    )
+    [(part, guess)] = with_level.held["transfer"]
+    fitted = fit("transfer", design.take(part.train), settings=Settings(strict=False))
+    test = design.take(part.test)
+    np.testing.assert_allclose(guess, fitted.predict(test.ratios, test.n_params, test.n_tokens))
+    assert (guess != without.held["transfer"][0][1]).all()
+
+
+def test_the_law_that_is_taken_unasked_fits_the_table() -> None:
+    scales, one = grid(sizes=3, mixtures=12), grid(sizes=1, mixtures=24)
+    assert default_law(transfer_losses(scales)) == "modulated"
+    assert default_law(transfer_losses(one)) == "shared_power"
+    assert default_law(transfer_losses(grid(sizes=2, mixtures=4))) == "transfer"
+    alone = replace(one, domains=["all"], ratios=np.ones((len(one), 1)))
+    assert default_law(alone) == "no_mixture"

@@ -10,7 +10,7 @@ from law_tables import grid, transfer_losses, with_losses
 
 from olmo_mixlaw.laws import Settings, compare, fit
 from olmo_mixlaw.laws.choice.holdout import sampled_splits
-from olmo_mixlaw.laws.choice.selection import mixture_scores, noisy
+from olmo_mixlaw.laws.choice.scoring import mixture_scores, noisy
 from olmo_mixlaw.laws.engine.progress import report, reporting
 from olmo_mixlaw.laws.law import resolve
 from olmo_mixlaw.laws.learners import stack
