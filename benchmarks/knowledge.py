@@ -24,7 +24,7 @@ from olmo_mixlaw.advice.knowledge.change import DECISIVE, find_change
 from olmo_mixlaw.advice.knowledge.facts import Facts
 from olmo_mixlaw.advice.knowledge.outlook import Outlook
 from olmo_mixlaw.advice.knowledge.remedies import subsampling
-from olmo_mixlaw.advice.knowledge.rule import Rule, logit
+from olmo_mixlaw.advice.knowledge.rule import Rule, from_logit, logit
 
 EXPONENT = float(Rule().web.exponent[0])
 # Smooth curves: 6 to 16 values, even or not, 1 to 3 seeds, noise of a recall .005 to .08, which in
@@ -131,6 +131,7 @@ def against_published() -> dict[str, Any]:
         "brier": brier,
         "brier_of_the_mean": base,
         "subsampling": _subsampled(),
+        "table_1_judged": _judged(),
     }
 
 
@@ -184,6 +185,19 @@ def _subsampled() -> dict[str, Any]:
     )
     print(f"best share expected {best.rho:.2f} ({best.known:.3f} known); measured .56 (.398)")
     return {"rows": rows, "best_rho": best.rho, "best_known": best.known}
+
+
+def _judged() -> dict[str, Any]:
+    """What `detect` says of the eight means of Table 1."""
+    cases = published.TABLE_1
+    found = find_change(logit([c.ratio for c in cases]), [c.recall for c in cases])
+    at, low, high = from_logit(np.array([found.at, found.low, found.high])).tolist()
+    odds = float(np.exp(found.log_evidence))
+    print(
+        f"Table 1 is called {found.kind}, at {at:.3f} ({low:.3f} - {high:.3f}); sharp over smooth"
+    )
+    print(f"  {odds:.2f} : 1 (a call needs {DECISIVE:g} : 1)")
+    return {"kind": found.kind, "at": at, "low": low, "high": high, "sharp_over_smooth": odds}
 
 
 def _rmse(rows: list[dict[str, Any]], name: str) -> float:
