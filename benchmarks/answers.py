@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.choice.uncertainty import predicted_interval
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.fitting import Settings, fit
@@ -146,6 +147,9 @@ def repeated_losses(
     `unique` and `asked` are tokens before repeats, of the fitted runs and of those asked about.
     """
     fitted = fitted_for(replace(design, available=unique[:, None]), law, level=level)
-    answer = Answer(design, fitted.having(asked[:, None]))
-    ratios = np.ones((len(n), 1))
-    return answer.losses(ratios, n, d), answer.ends(ratios, n, d)
+    fitted, rows = fitted.having(asked[:, None]), (np.ones((len(n), 1)), n, d)
+    try:
+        return fitted.predict(*rows), predicted_interval(fitted, *rows, level=LEVEL)
+    except FitError:  # too far for a level: the law alone
+        fitted = replace(fitted, level=None)
+        return fitted.predict(*rows), predicted_interval(fitted, *rows, level=LEVEL)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 
 # The arrays are small: a second thread only waits for the first.
@@ -158,10 +157,18 @@ def main() -> None:
     laws = [law for law in options.laws.split(",") if law]
     names = only or every
     call = partial(compare, folds=options.folds, level=level, quick=options.quick)
+    rows, failed = [], []
     with ProcessPoolExecutor(options.jobs) as pool:
-        rows = [row for part in pool.map(call, repeat(laws), names) for row in part]
+        work = {name: pool.submit(call, laws, name) for name in names}
+        for name, one in work.items():
+            try:
+                rows += one.result()
+            except Exception as error:  # one table's fault costs no other its figures
+                failed.append(f"{name}: {type(error).__name__}: {error}")
     how = {"folds": options.folds, "interval": LEVEL, "level": level, "law_settings": "defaults"}
     record.save("holdout_quick" if options.quick else "holdout", rows, **how)
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 if __name__ == "__main__":
