@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,43 @@ def test_its_laws_are_compared_alone_and_under_kriging(example: Site) -> None:
     held = {line.split()[0]: float(line.split()[2]) for line in lines if "held_mixtures" in line}
     assert list(held) == laws
     assert max(held.values()) < 3  # per cent
+
+
+FREE = """
+import json, sys
+from dataclasses import replace
+from olmo_mixlaw.laws import Fit, fit
+from olmo_mixlaw.runs import RunTable
+
+step, law = sys.argv[1:]
+path = f"free-{law}.json"
+found = fit(law, RunTable.load("repeating")) if step == "fit" else Fit.load(path)
+if step == "fit":
+    found.save(path)
+far = ([[0.2, 0.6, 0.1, 0.1]], 3e9, 1e9)
+few = {"code": 5e7}
+alone = replace(found, level=None, repetition=None)
+print(json.dumps({
+    "law": found.law.name,
+    "sizes": found.level.sizes,
+    "fitted": found.repetition.is_fitted,
+    "far": found.predict(*far, available={}).tolist(),
+    "few": found.predict(*far, available=few).tolist(),
+    "alone": alone.predict(*far).tolist(),
+}))
+"""
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_its_laws_have_a_level_and_repeats_without_a_line_for_them(example: Site, law: str) -> None:
+    table = table_of(transfer_losses(grid(sizes=3, mixtures=8), noise=0.003))
+    had = {f"available_{name}": 1e12 for name in table.domains} | {"available_code": 1e8}
+    replace(table, losses=table.losses.assign(**had)).save(example.folder / "repeating")
+    first, again = (example.told(FREE, step, law) for step in ("fit", "load"))
+    assert first == again
+    assert (first["law"], first["sizes"], first["fitted"]) == (law, 3, True)
+    assert np.abs(np.log(np.divide(first["far"], first["alone"]))).max() > 1e-3
+    assert np.abs(np.log(np.divide(first["few"], first["far"]))).max() > 1e-3
 
 
 STACKED = """

@@ -11,12 +11,13 @@ import pandas as pd
 from olmo_mixlaw.advice.curve import chance_floors
 from olmo_mixlaw.errors import DataError
 from olmo_mixlaw.runs import Design, RunTable
-from olmo_mixlaw.runs.table import LOSS_METRICS as LOSSES
-from olmo_mixlaw.runs.table import SCORE_METRICS as SCORES
+from olmo_mixlaw.runs.score_metrics import LOSS_METRICS as LOSSES
+from olmo_mixlaw.runs.score_metrics import PRIMARY_SCORE as PRIMARY
+from olmo_mixlaw.runs.score_metrics import SCORE_METRICS as SCORES
+from olmo_mixlaw.runs.score_metrics import primary_metrics
 from olmo_mixlaw.runs.units import BITS
 
-# What an evaluator calls a task's score, and words in the names of metrics that are none.
-PRIMARY = "primary_score"
+# Words in the names of metrics that are no scores.
 LOSS_WORDS = ("loss", "bits", "bpb", "perplexity", "logits")
 # A task is at chance where no smaller model is above it by this many standard errors.
 CHANCE_ERRORS = 2.0
@@ -66,20 +67,29 @@ class ScoreTable:
 
 
 def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTable:
+    """The scores of a table by task, above the floors that `chance` says for starts of their names.
+
+    Raises `DataError` for a table without scores, and where nobody says which of several shares is
+    a task's score.
+    """
     frame, design = table.scores, table.design()
     if frame.empty:
         raise DataError(f"{table.source}: the table has no scores beside its losses")
     frame = frame[frame["run_id"].astype(str).isin(design.run_ids)]
     columns: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     losses = {}
+    named, undecided = primary_metrics(frame), {}
     for task, rows in frame.groupby("task", sort=False):
         by_metric = {
             m: part.assign(run_id=part["run_id"].astype(str)).set_index("run_id")
             for m, part in rows.groupby("metric")
         }
-        metric = _score_of(by_metric)
-        if metric is None:
+        found = _scores_of(by_metric, named.get(str(task), ""))
+        if len(found) > 1:
+            undecided[str(task)] = found
+        if len(found) != 1:
             continue
+        metric = found[0]
         part = by_metric[metric].reindex(design.run_ids)
         value = part["value"].to_numpy(float)
         if (value < 0).any() or (value > 1).any():
@@ -90,11 +100,13 @@ def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTab
         own = next((m for m in LOSSES if m in by_metric), None)
         if own is not None:
             losses[str(task)] = by_metric[own].reindex(design.run_ids)["value"].to_numpy(float)
+    if undecided:
+        _ask(undecided, table.scores_source)
     if not columns:
-        found = ", ".join(sorted(set(frame["metric"].astype(str)))) or "none"
+        have = ", ".join(sorted(set(frame["metric"].astype(str)))) or "none"
         raise DataError(
             f"{table.source} (scores): no task has a metric that is a score "
-            f"({', '.join((PRIMARY, *SCORES))}; found: {found})"
+            f"({', '.join((PRIMARY, *SCORES))}; found: {have})"
         )
     tasks = list(columns)
     whole = all(t in losses and (np.nan_to_num(losses[t], nan=1.0) > 0).all() for t in tasks)
@@ -108,19 +120,32 @@ def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTab
     )
 
 
-def _score_of(by_metric: Mapping[str, pd.DataFrame]) -> str | None:
-    """The metric that is a task's score: the one its evaluator calls so, else the first known.
+def _scores_of(by_metric: Mapping[str, pd.DataFrame], named: str) -> list[str]:
+    """The metrics that may be a task's score: the one its evaluator calls so, else every share.
 
     `primary_score` repeats the metric that it stands for; where that is a loss, the task has none.
     """
+    if named:
+        loss = any(word in named for word in LOSS_WORDS)
+        return [] if loss else [named if named in by_metric else PRIMARY]
     if PRIMARY not in by_metric:
-        return next((m for m in SCORES if m in by_metric), None)
+        return [m for m in SCORES if m in by_metric]
     said = by_metric[PRIMARY]["value"]
     for metric, part in by_metric.items():
         same = part["value"].reindex(said.index)
         if any(word in metric for word in LOSS_WORDS) and np.allclose(same, said, equal_nan=True):
-            return None
-    return PRIMARY
+            return []
+    return [PRIMARY]
+
+
+def _ask(undecided: Mapping[str, list[str]], where: str) -> None:
+    """Raise `DataError` for tasks of several scores: which counts depends on the task."""
+    task, found = next(iter(undecided.items()))
+    more = f" and {len(undecided) - 1} more" if len(undecided) > 1 else ""
+    raise DataError(
+        f"{where}: task {task!r}{more}: which metric is the score ({' or '.join(found)})? Name it "
+        "in a column 'primary', or leave the others out"
+    )
 
 
 def _binomial_error(value: np.ndarray, instances: np.ndarray) -> np.ndarray:

@@ -342,7 +342,7 @@ def _text(best: Optimum, ranges: pd.DataFrame, losses: pd.DataFrame, goal: Goal 
     else:
         lines.append(f"predicted mean score {-best.value:.4f}")
         lines += [f"  {task:22s} {score:.4f}" for task, score in best.scores.items()]
-    if best.objective != best.value:
+    if not np.isclose(best.objective, best.value, rtol=1e-9, atol=0):
         lines.append(f"with the pull towards the prior {best.objective:.4f} (what was minimised)")
     lines.append(f"predicted losses, {unit}, and where a new run is expected 90 % of the time")
     for row in losses.itertuples():

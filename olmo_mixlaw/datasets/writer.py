@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,15 @@ from olmo_mixlaw.datasets.base import Dataset
 from olmo_mixlaw.datasets.counting import tokens_a_document
 from olmo_mixlaw.datasets.encoder import Encoder
 from olmo_mixlaw.datasets.pieces import PieceDataset
-from olmo_mixlaw.datasets.token_file import AGAIN, DTYPES, PLAN, Expected, TokenFile, read_sums
+from olmo_mixlaw.datasets.token_file import (
+    AGAIN,
+    DTYPES,
+    MOST_PLAN,
+    PLAN,
+    Expected,
+    TokenFile,
+    read_sums,
+)
 from olmo_mixlaw.datasets.tokenizer import PROBE, fingerprint, require_round_trip
 from olmo_mixlaw.datasets.uri import open_dataset
 from olmo_mixlaw.errors import DataError
@@ -177,16 +185,26 @@ def _require_same_plan(plan: Plan, folder: Path) -> None:
     """Raise `DataError` if `folder` holds what another plan made."""
     path = folder / PLAN
     if path.is_file():
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise DataError(f"{path}: not a plan of ours; choose another folder") from None
+        there = _read_plan(path)
         changed = [key for key, value in asdict(plan).items() if there.get(key) != value]
         if changed:
             was = ", ".join(f"{key} {there.get(key)!r}" for key in changed)
             raise DataError(f"{folder}: holds other tokens ({was}); choose another folder")
     elif folder.is_dir() and any(folder.glob("*.npy")):
         raise DataError(f"{folder}: holds token files of another origin; choose another folder")
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    """What a plan.json says. Raises `DataError` for one that is too long, or no mapping."""
+    there: Any = None
+    try:
+        if path.stat().st_size <= MOST_PLAN:
+            there = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        pass
+    if not isinstance(there, dict):
+        raise DataError(f"{path}: not a plan of ours; choose another folder")
+    return there
 
 
 def _require_room(plan: Plan, folder: Path, tokens_a_document: float) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw.datasets.memmap import metadata_rows
+from olmo_mixlaw.datasets.moved import found_again
 from olmo_mixlaw.datasets.uri import dataset_name, parse
 from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError, MixlawError, complain
 from olmo_mixlaw.evaluation.language_model import LanguageModel
@@ -35,17 +36,25 @@ class Record:
 
 
 def record_of(model: str | Path | LanguageModel) -> Record:
-    """The record of the run that made the model; empty where there is none."""
+    """The record of the run that made the model; empty where there is none.
+
+    What was moved along with the run is named by where it is now.
+    """
     folder = Path(model.config["model_path"]) if isinstance(model, LanguageModel) else Path(model)
     if (folder / "config.yaml").is_file():
-        data = read_mapping(folder / "config.yaml").get("data") or {}
+        config = read_mapping(folder / "config.yaml")
+        data = config.get("data") or {}
+        saved_in = str(config.get("save_folder") or "")
     elif (folder / EXPORTED).is_file():
-        data = read_mapping(folder / EXPORTED)
+        data, saved_in = read_mapping(folder / EXPORTED), ""
     else:
         return Record()
     sources = {str(k): list(v or []) for k, v in (data.get("datasets") or {}).items()}
     if data.get("paths"):
         sources["data"] = list(data["paths"])
+    if Path(saved_in).is_absolute():
+        before, now = Path(saved_in), folder.resolve().parent
+        sources = {k: [found_again(u, before, now) for u in v] for k, v in sources.items()}
     return Record(sources)
 
 

@@ -70,6 +70,7 @@ class Level:
 
     def shift(self, n_params: np.ndarray, n_tokens: np.ndarray, law: LogLaw) -> np.ndarray:
         """What is added to the law's log loss, (R, T): 0 within the table."""
+        n_params, n_tokens = self._known(n_params, n_tokens)
         found = np.zeros((len(n_params), len(self.skeleton.low)))
         rows = np.flatnonzero(self.beyond(n_params, n_tokens))
         if len(rows):
@@ -88,11 +89,18 @@ class Level:
         self, n_params: np.ndarray, n_tokens: np.ndarray, level: float, law: np.ndarray
     ) -> np.ndarray:
         """Half of the central interval of log loss, (R, T): the law's own within the table."""
+        n_params, n_tokens = self._known(n_params, n_tokens)
         total = with_embeddings(n_params, self.vocabulary)
         wide = self.skeleton.half_width(total, n_tokens)
         wide = wide * float(norm.ppf(0.5 + level / 2)) / NORMAL
         beyond = self.beyond(n_params, n_tokens)[:, None]
         return np.where(beyond, np.maximum(wide, law), law)
+
+    def _known(self, n_params: np.ndarray, n_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sizes and budgets (R,), the table's own one where nobody says which."""
+        n = np.where(np.isnan(n_params) & (self.sizes == 1), self.n_top, n_params)
+        d = np.where(np.isnan(n_tokens) & (self.budgets == 1), self.d_top, n_tokens)
+        return n, d
 
     def text(self) -> str:
         """What the level rests on, and what it assumes."""
@@ -107,11 +115,12 @@ class Level:
 
     def cautions(self, n_params: float, n_tokens: float) -> list[str]:
         """What should be known of the level at a scale, and what a run there would bring."""
-        if not self.beyond(np.array([n_params]), np.array([n_tokens]))[0]:
+        n, d = self._known(np.array([n_params]), np.array([n_tokens]))
+        if not self.beyond(n, d)[0]:
             return []
-        total = with_embeddings(np.array([n_params]), self.vocabulary)
+        total = with_embeddings(n, self.vocabulary)
         now, then = (
-            100 * float(np.median(self.skeleton.half_width(total, np.array([n_tokens]), more)))
+            100 * float(np.median(self.skeleton.half_width(total, d, more)))
             for more in (False, True)
         )
         few = [

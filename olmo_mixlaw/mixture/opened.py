@@ -6,6 +6,7 @@ here knows a trainer: what it needs of a model is its vocabulary and its sequenc
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,12 +23,14 @@ from olmo_mixlaw.datasets.uri import is_uri
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.mixture.config import MixtureConfig, build_schedule, resolve
 from olmo_mixlaw.mixture.plan import Plan
-from olmo_mixlaw.mixture.schedule import RunLength
+from olmo_mixlaw.mixture.schedule import Pieces, RunLength
 
 log = logging.getLogger(__name__)
 
 TOKENIZER_CHARACTERS = 2_000_000
 _DESCRIBED_PIECES = 64
+# A source is told from another by so many of its sequences.
+_TELLING = 64
 
 
 @dataclass(frozen=True)
@@ -237,15 +240,23 @@ def steps_until_exhausted(mixture: Mixture, run: RunLength) -> int:
 
 
 def description(mixture: Mixture) -> dict[str, Any]:
-    """What decides the order of examples, as plain values that a checkpoint keeps."""
+    """What decides the order of examples, as plain values that a checkpoint keeps.
+
+    Where files are named, `content` says what they hold, wherever they lie.
+    """
     plan = mixture.plan
-    sources = {
+    sources: dict[str, dict[str, Any]] = {
         label: {"uris": list(mixture.uris[k]), "sequences": plan.sizes[k]}
         for k, label in enumerate(mixture.labels)
     }
+    for label, source in zip(mixture.labels, mixture.sources, strict=True):
+        if (content := _content(source)) is not None:
+            sources[label]["content"] = content
     schedule: dict[str, Any] = {"name": "constant"}
     if mixture.config.schedule is not None:
         schedule = {**asdict(mixture.config.schedule), "examples": len(plan)}
+        if schedule["file"] or schedule["fit"]:
+            schedule["content"] = _digest(*_arrays(plan.pieces))
     ratios = np.stack([plan.pieces.first, plan.pieces.last], axis=1)
     return {
         "sources": sources,
@@ -257,3 +268,28 @@ def description(mixture: Mixture) -> dict[str, Any]:
         "seed": plan.seed,
         "block_size": plan.block_size,
     }
+
+
+def _content(source: TokenSource) -> str | None:
+    """A digest of sequences spread over a source; None for one without end, which its URI tells.
+
+    A document more, fewer or of another length moves all sequences behind it, so a few tell.
+    """
+    if isinstance(source, Unused):
+        return "unused"
+    if source.n_sequences is None:
+        return None
+    spread = np.linspace(0, source.n_sequences - 1, _TELLING).astype(int)
+    return _digest(*(source.sequence(i) for i in sorted(set(spread.tolist()))))
+
+
+def _arrays(pieces: Pieces) -> tuple[np.ndarray, ...]:
+    return np.array(pieces.borders), pieces.first, pieces.last
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        kind = "<f8" if array.dtype.kind == "f" else "<i8"
+        digest.update(np.ascontiguousarray(array, kind).tobytes())
+    return digest.hexdigest()

@@ -27,11 +27,7 @@ def checked_available(
     for column in found:
         if column[len(AVAILABLE) :] not in domains:
             raise unknown_name("domain", column[len(AVAILABLE) :], domains, f"{source}: {column}")
-        frame[column] = tokens = numbers(frame, column, source)
-        reason = "available tokens must be positive and finite; leave the cell empty if not known"
-        refuse(
-            frame, column, tokens.notna() & ~((tokens > 0) & np.isfinite(tokens)), source, reason
-        )
+        frame[column] = checked_tokens(frame, column, source)
     lacking = [name for name in domains if AVAILABLE + name not in found]
     if found and lacking:
         raise DataError(
@@ -43,6 +39,14 @@ def checked_available(
         reason = "the rows of a run differ"
         refuse(frame, column, frame[column].fillna(-1) != first.fillna(-1), source, reason)
     return found
+
+
+def checked_tokens(frame: pd.DataFrame, column: str, source: str) -> pd.Series:
+    """The tokens of a column, NaN where a cell is empty. Raises `DataError` for any but those."""
+    tokens = numbers(frame, column, source)
+    reason = "available tokens must be positive and finite; leave the cell empty if not known"
+    refuse(frame, column, tokens.notna() & ~((tokens > 0) & np.isfinite(tokens)), source, reason)
+    return tokens
 
 
 def available_tokens(runs: pd.DataFrame, domains: list[str]) -> np.ndarray | None:

@@ -7,6 +7,7 @@ params_unit: 1             what those counts are in (1e9 for billions); likewise
 unit: nats                 or bits (a token), or bits_per_byte
 weights: {web: p_web, code: p_code}      domain: column, or a number for all rows
 losses: {web: loss_web, wiki: loss_wiki}
+available: {code: code_tokens}           tokens that a domain had, in tokens_unit: likewise
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw import schema
-from olmo_mixlaw.errors import ConfigError, DataError
+from olmo_mixlaw.errors import ConfigError, DataError, unknown_name
+from olmo_mixlaw.runs.available import AVAILABLE, checked_tokens
 from olmo_mixlaw.runs.frames import numbers, read_frame
 from olmo_mixlaw.runs.labels import check_names
 from olmo_mixlaw.runs.metrics import numeric_columns, read_metrics
@@ -49,6 +51,7 @@ class WideTable:
     weight_tolerance: float = ROUNDED
     weights: dict[str, str] = field(default_factory=dict)
     losses: dict[str, str] = field(default_factory=dict)
+    available: dict[str, str] = field(default_factory=dict)
 
 
 def wide_table(path: str | Path) -> RunTable:
@@ -86,6 +89,7 @@ def wide_table(path: str | Path) -> RunTable:
         given.weight_tolerance,
         _scale(frame, given.n_active, f"{path}: n_active", source, 0.0) * given.params_unit,
         unit,
+        available=_available(frame, given, f"{path}: available", source),
     )
 
 
@@ -103,7 +107,8 @@ def two_files(
 
     Rows are joined on the id column that both have (run_id, run, name, index or id); runs that
     are in one file only are left out, and `notes` says so. Every other column of numbers is a
-    domain or, by the rules of `metrics`, a loss. RegMix's affixes (`train_`, `valid_`, `metric/`,
+    domain or, by the rules of `metrics`, a loss; columns `available_<domain>` of the ratios are
+    the tokens that domains had. RegMix's affixes (`train_`, `valid_`, `metric/`,
     `_val`, `_loss`) are taken off, so that a loss finds its domain. `unit` and `targets` say what
     the columns' names don't.
     """
@@ -123,7 +128,9 @@ def two_files(
     alone = _alone(left, right, key, str(ratios), str(metrics))
     left, right = left[left[key].isin(right[key])], right[right[key].isin(left[key])]
     tolerance = max(weight_tolerance, ROUNDED)
-    weights, notes = _weights(left, str(ratios), tolerance)
+    had = [c for c in left if str(c).startswith(AVAILABLE)]
+    weights, notes = _weights(left.drop(columns=had), str(ratios), tolerance)
+    available = _by_domain(left, had, list(weights), str(ratios))
     read = read_metrics(right, list(weights), str(metrics), targets=targets, unit=unit)
     order = pd.Index(right[key]).get_indexer(left[key])
     return _joined(
@@ -136,6 +143,7 @@ def two_files(
         tolerance,
         unit=read.unit,
         notes=(*alone, *notes, *read.notes),
+        available=available,
     )
 
 
@@ -209,6 +217,47 @@ def _scale(
     return np.full(len(frame), value)
 
 
+def _available(
+    frame: pd.DataFrame, given: WideTable, key: str, where: Path
+) -> dict[str, np.ndarray]:
+    """The tokens (R,) that each domain had, NaN where nobody says; empty where it says of none.
+
+    Raises `UnknownNameError`, `ConfigError` and `DataError`.
+    """
+    for domain, column in given.available.items():
+        if domain not in given.weights:
+            raise unknown_name("domain", domain, given.weights, key)
+        if column in frame:
+            checked_tokens(frame, column, str(where))
+    _refuse_twice(given.available, key, frame)
+    return {
+        domain: given.tokens_unit
+        * _scale(frame, given.available.get(domain, ""), f"{key}.{domain}", where, 0.0)
+        for domain in (given.weights if given.available else ())
+    }
+
+
+def _by_domain(
+    frame: pd.DataFrame, columns: Sequence[str], kept: Sequence[str], where: str
+) -> dict[str, np.ndarray]:
+    """The tokens (R,) that the domains `kept` had, by columns `available_<domain>` of the ratios.
+
+    Raises `UnknownNameError` for the column of no domain, and `DataError`.
+    """
+    domains = [stripped(c) for c in numeric_columns(frame.drop(columns=list(columns)), where)[0]]
+    found: dict[str, np.ndarray] = {}
+    for column in columns:
+        domain = stripped(column.removeprefix(AVAILABLE))
+        if domain not in domains:
+            raise unknown_name("domain", domain, domains, f"{where}: {column}")
+        if domain in found:
+            raise DataError(
+                f"{where}: a second column of available tokens for {domain!r}: {column}"
+            )
+        found[domain] = checked_tokens(frame, column, where).to_numpy(float)
+    return {domain: tokens for domain, tokens in found.items() if domain in kept}
+
+
 def _refuse_twice(parts: Mapping[str, str], key: str, frame: pd.DataFrame) -> None:
     """Refuse one column for two domains, which is a slip of copying."""
     first: dict[str, str] = {}
@@ -228,12 +277,15 @@ def _joined(
     n_active: np.ndarray | None = None,
     unit: str = NATS,
     notes: tuple[str, ...] = (),
+    available: Mapping[str, np.ndarray] | None = None,
 ) -> RunTable:
     counts = {"n_params": n_params, "n_tokens": n_tokens}
     base = pd.DataFrame({"run_id": names.to_numpy(), **counts})
     base["n_active"] = np.nan if n_active is None else n_active
     for domain, values in weights.items():
         base[WEIGHT + domain] = values
+    for domain, values in (available or {}).items():
+        base[AVAILABLE + domain] = values
     parts = [base.assign(domain=d, loss=v.to_numpy()) for d, v in losses.items()]
     frame = pd.concat(parts, ignore_index=True)
     return RunTable(frame, source=source, weight_tolerance=tolerance, unit=unit, notes=notes)

@@ -22,6 +22,7 @@ from olmo_mixlaw.runs.design import Design
 from olmo_mixlaw.runs.frames import numbers, read_frame, refuse
 from olmo_mixlaw.runs.labels import check_names, check_seeds, check_splits, named_domains
 from olmo_mixlaw.runs.names import near_domains, not_a_loss, refuse_synonyms
+from olmo_mixlaw.runs.score_metrics import LOSS_METRICS, SCORE_METRICS, with_primary
 from olmo_mixlaw.runs.units import LABELS, NATS, UNSTATED, accepted_unit, label
 
 WEIGHT = "w_"
@@ -49,16 +50,6 @@ WEIGHT_TOLERANCE = 1e-6
 MOST_TOLERANCE = 0.5
 # No model is this bad: exp(-100) a token. Greater numbers are perplexities, percent or mistakes.
 MOST_LOSS = 100.0
-# Metrics that are parts of 1, and those that are losses: the first that a task has is its own.
-SCORE_METRICS = (
-    "accuracy",
-    "acc_per_char",
-    "acc_raw",
-    "exact_match",
-    "acc_per_token",
-    "acc_uncond",
-)
-LOSS_METRICS = ("bpb", "bits_per_byte_corr", "answer_bits")
 
 
 @dataclass(frozen=True)
@@ -378,6 +369,7 @@ def _checked_scores(scores: pd.DataFrame, source: str) -> pd.DataFrame:
     bad = (instances < 1) | np.isinf(instances)
     refuse(frame, "n_instances", bad, source, "must be 1 or more; leave it empty if not known")
     _refuse_repeats(frame, ["run_id", "task", "metric"], source)
+    frame = with_primary(frame, source)
     return frame[[*SCORE_COLUMNS, *(c for c in frame.columns if c not in SCORE_COLUMNS)]]
 
 

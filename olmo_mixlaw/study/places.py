@@ -6,15 +6,12 @@ the checkpoint; what a study was made of is found again from the folder's earlie
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 from olmo_mixlaw import schema
-from olmo_mixlaw.datasets.uri import is_uri, take
-from olmo_mixlaw.errors import ConfigError, MixlawError
+from olmo_mixlaw.datasets.moved import moved as moved
+from olmo_mixlaw.datasets.moved import with_path as with_path
+from olmo_mixlaw.errors import ConfigError
 
 FILE = "study.yaml"
 SHARED = "shared.json"
@@ -38,36 +35,6 @@ def earlier_place(folder: Path) -> Path | None:
     except ConfigError:
         return None
     return Path(said) if isinstance(said, str) and Path(said).is_absolute() else None
-
-
-def moved(value: Any, before: Path | None, now: Path) -> Any:
-    """`value` with each path in it, a URI's too, as far from `now` as it was from `before`."""
-    if before is None or before == now:
-        return value
-    if isinstance(value, dict):
-        return {key: moved(item, before, now) for key, item in value.items()}
-    if isinstance(value, list):
-        return [moved(item, before, now) for item in value]
-    return with_path(value, lambda p: _moved(p, before, now)) if isinstance(value, str) else value
-
-
-def _moved(path: str, before: Path, now: Path) -> str:
-    if not Path(path).is_absolute():
-        return path
-    return os.path.normpath(now / os.path.relpath(path, before))
-
-
-def with_path(text: str, change: Callable[[str], str]) -> str:
-    """A path, or a URI whose parameter `path` is one, changed; what is wrong with it stays."""
-    try:
-        if not is_uri(text):
-            return change(text)
-        rest, path = take(text, "path")
-        if path is None or (new := change(path)) == path:
-            return text
-        return f"{rest}{'&' if '?' in rest else '?'}path={quote(new, safe='/')}"
-    except (MixlawError, OSError, ValueError):
-        return text  # its own check says it
 
 
 def moved_tokenizer(checkpoint: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import logging
 import shutil
@@ -57,6 +58,8 @@ _FUNCTION = (
 )
 
 
+# Keys of a mixture's description that say where files are.
+_PLACES = ("uris", "file", "fit")
 # What torch and OLMo raise for files that are cut, damaged or of another kind.
 _UNREADABLE = (
     OSError,
@@ -230,12 +233,32 @@ def check_mixture(
     was = state.get(STATE, {}).get("mixture")
     if not was:
         return
-    changes = differences(was, described)
+    changes = differences(*_by_content(was, described))
     if changes:
         raise CheckpointError(
             f"{where}: the mixture is not that of the checkpoint {path}: {'; '.join(changes)} "
             "(mixture.allow_change=true goes on all the same)"
         )
+
+
+def _by_content(was: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two mixture descriptions, in which files count by what they hold where both say it.
+
+    Then a run goes on when its files have been moved. Checkpoints of earlier versions don't say
+    it: there, files count by their names.
+    """
+    before, after = copy.deepcopy(was), copy.deepcopy(now)
+    sources, others = before.get("sources", {}), after.get("sources", {})
+    pairs = [(sources[label], others[label]) for label in sources.keys() & others.keys()]
+    for one, other in [*pairs, (before.get("schedule", {}), after.get("schedule", {}))]:
+        if "content" not in one or "content" not in other:
+            alike = ["content"]
+        else:
+            alike = list(_PLACES) if one["content"] == other["content"] else []
+        for key in alike:
+            one.pop(key, None)
+            other.pop(key, None)
+    return before, after
 
 
 def differences(was: Any, now: Any, key: str = "") -> list[str]:

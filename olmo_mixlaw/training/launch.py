@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from olmo_mixlaw.errors import ConfigError, MixlawError
 from olmo_mixlaw.mixture.opened import Mixture, description, steps_until_exhausted
 from olmo_mixlaw.mixture.schedule import RunLength
+from olmo_mixlaw.shipped import find_config
 from olmo_mixlaw.training import accounting, checkpoints, plain, process
 from olmo_mixlaw.training.config import MixTrainConfig, check, load, max_steps
 from olmo_mixlaw.training.config import sources as source_uris
@@ -225,7 +226,8 @@ def _start_wandb(config: MixTrainConfig) -> None:
 def run(config: str, overrides: Sequence[str]) -> int:
     """Train from a command line, whose console OLMo sets up; the exit code.
 
-    2 for a mistake, 128 + n for signal n. Errors of all processes are those of the first.
+    `config` is a file, or the name of a shipped one. 2 for a mistake, 128 + n for signal n. Errors
+    of all processes are those of the first.
     """
     from olmo.util import add_cached_path_clients, prepare_cli_environment
 
@@ -236,7 +238,7 @@ def run(config: str, overrides: Sequence[str]) -> int:
         logging.getLogger().setLevel(logging.WARNING)  # the first process says it for all
     add_cached_path_clients()
     try:
-        final = train(config, overrides)
+        final = train(find_config("configs/train", config), overrides)
     except StoppedError as error:
         if first:
             print(f"stopped: {error}", file=sys.stderr)
@@ -259,7 +261,7 @@ def quiet_hosts() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:
-    """`CONFIG [--key.sub=value ...]`"""
+    """`CONFIG [--key.sub=value ...]`, where CONFIG is a file or a shipped name."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m olmo_mixlaw.training.launch CONFIG [--key.sub=value ...]")

@@ -10,6 +10,7 @@ import pytest
 
 from olmo_mixlaw.datasets import open_dataset, open_tokens, writer
 from olmo_mixlaw.datasets.memmap import read_metadata
+from olmo_mixlaw.datasets.token_file import MOST_PLAN, PLAN
 from olmo_mixlaw.datasets.writer import write_shards
 from olmo_mixlaw.errors import DataError
 
@@ -167,6 +168,28 @@ def test_the_plan_says_what_the_folder_holds(write, tmp_path):
     assert plan["uri"] == URI
     assert plan["documents"] == result.documents == 700
     assert plan["dtype"] == "uint16"
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, '{"uri": 1}'])
+def test_a_plan_that_is_none_of_ours_is_refused(write, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / PLAN).write_text(text)
+    message = "not a plan of ours" if text != '{"uri": 1}' else "holds other tokens .*uri 1"
+    with pytest.raises(DataError, match=message):
+        write()
+
+
+def test_a_plan_without_end_is_not_read(write, tmp_path):
+    write()
+    path = tmp_path / "out" / PLAN
+    plan = path.read_text()
+    path.write_text(plan + " " * (MOST_PLAN - len(plan)))
+    assert write().skipped > 0
+    with open(path, "w") as file:
+        file.write(plan)
+        file.truncate(1 << 40)  # a hole, which takes no room on the disk but all of the memory
+    with pytest.raises(DataError, match=r"plan\.json: not a plan of ours"):
+        write()
 
 
 def test_files_that_hold_no_tokens_are_named(byte_tokenizer, tmp_path):

@@ -262,3 +262,12 @@ def test_slopes_of_a_skeleton_are_exact(k: float) -> None:
         step[p] = 1e-6
         high, low = (relative_loss(theta + s * step, ks, log_n, log_d)[0] for s in (1, -1))
         np.testing.assert_allclose(slopes[:, :, p], (high - low) / 2e-6, rtol=1e-6, atol=1e-9)
+
+
+def test_the_one_budget_of_a_table_needs_no_saying(table: Design) -> None:
+    found = fit("transfer", table.take(table.n_tokens < 1.5e9))
+    h = found.mixtures[:2]
+    np.testing.assert_array_equal(found.predict(h, 1e9), found.predict(h, 1e9, 1e9))
+    np.testing.assert_array_equal(found.half_width(h, 1e9, np.nan), found.half_width(h, 1e9, 1e9))
+    assert found.level is not None
+    assert found.level.cautions(1e9, np.nan) == found.level.cautions(1e9, 1e9) != []

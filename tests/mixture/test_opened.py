@@ -126,6 +126,37 @@ def test_what_a_file_says_counts_as_if_it_stood_in_the_section(
     assert str(error.value).startswith(f"{path}: ")
 
 
+def test_a_source_is_described_by_what_it_holds(
+    opened: Open, uris: dict[str, list[str]], tmp_path: Path
+) -> None:
+    def contents(uris: dict[str, list[str]], **ratios: float) -> dict[str, Any]:
+        found = description(opened(MixtureConfig(ratios=ratios), uris))["sources"]
+        return {label: source.get("content") for label, source in found.items()}
+
+    whole = contents(uris, **HALVES)
+    moved = tmp_path / "moved.npy"
+    moved.write_bytes(Path(uris["low"][0]).read_bytes())
+    assert contents({**uris, "low": [str(moved)]}, **HALVES) == whole
+    assert contents({**uris, "low": uris["high"]}, **HALVES)["low"] == whole["high"]
+    tokens = np.fromfile(moved, np.uint16)
+    tokens[100] += 1
+    tokens.tofile(moved)
+    changed = contents({**uris, "low": [str(moved)]}, **HALVES)
+    assert changed["high"] == whole["high"]
+    assert changed["low"] != whole["low"]
+    texts = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.txt").write_text("\n\n".join(f"{i} is {i * i}" for i in range(99)))
+        text = {**uris, "low": [f"mixlaw:text?path={tmp_path / name}/t.txt"]}
+        config = MixtureConfig(ratios=HALVES, cache_dir=str(tmp_path / name))
+        texts.append(description(opened(config, text))["sources"]["low"])
+    assert texts[0]["uris"] != texts[1]["uris"]
+    assert texts[0]["content"] == texts[1]["content"]
+    endless = {"low": ["mixlaw:biography?n=20"], "high": ["/nowhere"]}
+    assert contents(endless, low=1.0, high=0.0) == {"low": None, "high": "unused"}
+
+
 def test_a_source_of_ratio_0_is_never_opened(opened: Open, uris: dict[str, list[str]]) -> None:
     more = {**uris, "none": ["mixlaw:text?path=/nowhere"]}
     mixture = opened(MixtureConfig(ratios={**HALVES, "none": 0.0}), more)

@@ -83,6 +83,57 @@ def test_a_wide_table_in_bits_a_byte_keeps_its_unit(swarm: Path) -> None:
     np.testing.assert_allclose(design.losses[:, 0], pd.read_csv(swarm / "wide.csv")["loss_web"])
 
 
+def test_a_wide_table_says_what_tokens_domains_had(swarm: Path) -> None:
+    frame = pd.read_csv(swarm / "wide.csv")
+    frame["had"] = [1.0, 2.0, np.nan, 4.0, 5.0]
+    frame.to_csv(swarm / "wide.csv", index=False)
+    (swarm / "wide.yaml").write_text(
+        "file: wide.csv\nrun_id: run\nn_tokens: 9\ntokens_unit: 1e6\n"
+        "weights: {web: p_web, code: p_code, wiki: p_wiki}\nlosses: {web: loss_web}\n"
+        "available: {code: had, wiki: 3}\n"
+    )
+    table = wide_table(swarm / "wide.yaml")
+    had = np.array([1e6, 2e6, np.inf, 4e6, 5e6])
+    expected = np.stack([np.full(5, np.inf), had, np.full(5, 3e6)], 1)
+    np.testing.assert_array_equal(table.design().available, expected)
+    table.save(swarm / "table")
+    np.testing.assert_array_equal(load_table(swarm / "table").design().available, expected)
+
+
+def test_a_swarm_says_what_tokens_domains_had(swarm: Path) -> None:
+    frame = pd.read_csv(swarm / "ratios.csv").rename(columns={"web": "train_web"})
+    tokens = {"available_wiki": 7e8, "available_web": np.arange(1.0, 6) * 1e9}
+    tokens |= {"available_code": np.nan, "none": 0.0, "available_none": 5e9}
+    frame.assign(**tokens).to_csv(swarm / "ratios.csv", index=False)
+    table = two_files(swarm / "ratios.csv", swarm / "metrics.csv")
+    assert table.domains == ["web", "code", "wiki"]
+    design = table.design()
+    assert design.run_ids == ["r0", "r1", "r2", "r3", "r4"]
+    np.testing.assert_array_equal(design.available[:, 0], np.arange(1.0, 6) * 1e9)
+    np.testing.assert_array_equal(design.available[:, 1:], np.tile([np.inf, 7e8], (5, 1)))
+    plain = two_files(swarm / "ratios.csv", swarm / "metrics.csv").losses
+    assert not plain.columns.str.contains("none").any()
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "message"),
+    [
+        ({"available_wbe": 1e9}, UnknownNameError, "available_wbe: unknown domain 'wbe'; did you"),
+        ({"available_web": 1e9}, DataError, "'available_code' is missing, but 'available_web' is"),
+        ({"available_web": [1e9, 0, 1, 1, 1]}, DataError, r"ratios\.csv: line 3, column 'avail"),
+        ({"available_web": ["1B"] * 5}, DataError, r"'1B': is not a number; write 1e\+09"),
+        ({"available_web": 1e9, "available_train_web": 1e9}, DataError, "a second column of avail"),
+    ],
+)
+def test_wrong_available_tokens_of_a_swarm_are_named(
+    swarm: Path, columns: dict, error: type[Exception], message: str
+) -> None:
+    frame = pd.read_csv(swarm / "ratios.csv")
+    frame.assign(**columns).to_csv(swarm / "ratios.csv", index=False)
+    with pytest.raises(error, match=message):
+        two_files(swarm / "ratios.csv", swarm / "metrics.csv")
+
+
 def test_mistakes_in_a_yaml_are_named(swarm: Path) -> None:
     good = (
         "file: wide.csv\nweights: {web: p_web, code: p_code, wiki: p_wiki}\n"
@@ -91,11 +142,34 @@ def test_mistakes_in_a_yaml_are_named(swarm: Path) -> None:
     frame = pd.read_csv(swarm / "wide.csv")
     bad = {"quiz_acc": 0.5, "sizes": ["1e6", "150M", "1e6", "1e6", "1e6"]}
     bad |= {"gap": ["a", None, "c", "d", "e"]}
+    bad |= {"below": [1e6, 1e6, 0, 1e6, 1e6]}
     bad |= {"part": [0.1, "70%", 0.1, 0.1, 0.1], "comma": [2.5, "2,31", 2.1, 2.2, 2.3]}
     frame.assign(**bad).to_csv(swarm / "wide.csv", index=False)
     path = swarm / "w.yaml"
     for text, error, message in (
         (good + "unitt: nats\n", UnknownNameError, "did you mean 'unit'"),
+        (
+            good + "available: {webb: 1e9}\n",
+            UnknownNameError,
+            "available: unknown domain 'webb'; did",
+        ),
+        (
+            good + "available: {web: 0}\n",
+            ConfigError,
+            r"available\.web: '0': must be finite and pos",
+        ),
+        (good + "available: {web: had}\n", DataError, r"available\.web: 'had' is neither a number"),
+        (good + "available: {web: sizes}\n", DataError, "line 3, column 'sizes': '150M'"),
+        (
+            good + "available: {web: below}\n",
+            DataError,
+            "line 4, column 'below': 0.* leave the cell",
+        ),
+        (
+            good + "available: {web: n, code: n}\n",
+            ConfigError,
+            r"available\.code: column 'n' is that",
+        ),
         (good + "unit: bytes\n", ConfigError, "'bytes' is none of nats, bits, bits_per_byte"),
         (good.replace("loss_web", "nope"), DataError, "column 'nope' is missing"),
         (good + "n_params: size\n", DataError, "'size' is neither a number nor a column"),

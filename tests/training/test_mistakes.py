@@ -13,6 +13,8 @@ pytest.importorskip("olmo")
 
 from olmo_mixlaw.cli import app as cli
 from olmo_mixlaw.errors import MixlawError
+from olmo_mixlaw.shipped import shipped_folder
+from olmo_mixlaw.training import launch
 from olmo_mixlaw.training.config import check, load
 from olmo_mixlaw.training.launch import train
 
@@ -139,6 +141,22 @@ def test_the_command_exits_with_2_and_one_line(write: Write, capsys: pytest.Capt
     assert errors == [f"error: {path}: mixture.ratios: the ratios sum to 0.9, not 1"]
     assert cli.run(cli.app, ["train", "nowhere.yaml"]) == 2
     assert "nowhere.yaml: no such file" in capsys.readouterr().err
+
+
+def test_the_module_takes_a_shipped_name_as_the_command_does(
+    write: Write, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(launch, "train", lambda *given: asked.append(given) or "done")
+    path = write()
+    assert launch.main(["micro", "--seed=4"]) == launch.main([str(path)]) == 0
+    shipped = shipped_folder("configs/train") / "micro.yaml"
+    assert asked == [(shipped, ["--seed=4"]), (path, [])]
+    capsys.readouterr()
+    assert launch.main(["micor"]) == launch.main(["nowhere.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "unknown training configuration 'micor'; did you mean 'micro'?" in said
+    assert "error: nowhere.yaml: no such file" in said
 
 
 def test_overrides_change_the_file_and_are_checked_like_it(write: Write) -> None:

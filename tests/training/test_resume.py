@@ -190,6 +190,67 @@ def test_a_changed_mixture_is_accepted_when_told_so(write: Write) -> None:
     assert train(write(mixture=mixture)).name == "step12-unsharded"
 
 
+def moved(write: Write, tmp_path: Path, **files: np.ndarray) -> dict:
+    """Sources in another folder: those of `write`, but for tokens given here."""
+    (tmp_path / "elsewhere").mkdir(exist_ok=True)
+    data: dict = {"datasets": {}}
+    for label, (name,) in _datasets(write).items():
+        tokens = files.get(label, np.fromfile(name, np.uint16))
+        path = tmp_path / "elsewhere" / f"{label}-tokens.npy"
+        tokens.tofile(path)
+        data["datasets"][label] = [str(path)]
+    return data
+
+
+def test_a_run_goes_on_when_its_inputs_have_been_moved(write: Write, tmp_path: Path) -> None:
+    whole = train(write("whole"))
+    train(write("parts"), ["stop_at=4"])
+    final = train(write("parts", data=moved(write, tmp_path)))
+    assert same_weights(final, whole)
+
+
+def test_other_inputs_are_refused_under_any_name(write: Write, tmp_path: Path) -> None:
+    name = _datasets(write)["low"][0]
+    other = np.fromfile(name, np.uint16)
+    other[16:-16] = np.roll(other[16:-16], 1)  # as many tokens, the same at both ends
+    train(write(), ["stop_at=4"])
+    with pytest.raises(
+        CheckpointError, match=r"sources\.low\.content was \w+, is \w+; sources"
+    ) as e:
+        train(write(data=moved(write, tmp_path, low=other)))
+    assert "sources.high" not in str(e.value)
+    train(write("copy", data=moved(write, tmp_path)), ["stop_at=4"])
+    with pytest.raises(CheckpointError, match=r"sources\.low\.content was \w+, is \w+ \(mixture"):
+        train(write("copy", data=moved(write, tmp_path, low=other)))
+
+
+def test_checkpoints_that_do_not_say_what_they_read_go_by_names(
+    write: Write, tmp_path: Path
+) -> None:
+    checkpoint = train(write(), ["stop_at=4"])
+    state = torch.load(checkpoint / "train.pt", weights_only=False)
+    for source in state["olmo_mixlaw"]["mixture"]["sources"].values():
+        del source["content"]
+    torch.save(state, checkpoint / "train.pt")
+    with pytest.raises(CheckpointError, match=r"sources\.high\.uris was .*, is "):
+        train(write(data=moved(write, tmp_path)))
+    assert train(write()).name == "step12-unsharded"
+
+
+def test_a_schedule_from_a_file_is_what_the_file_says(write: Write, tmp_path: Path) -> None:
+    text = "at,low,high\n0,0.3,0.7\n0.75,0.7,0.3\n"
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    for path in (one, other):
+        path.write_text(text)
+    mixtures = [{"schedule": {"name": "csv", "file": str(path)}} for path in (one, other)]
+    train(write(mixture=mixtures[0]), ["stop_at=4"])
+    other.write_text(text.replace("0.75", "0.85"))
+    with pytest.raises(CheckpointError, match=r"schedule\.content was"):
+        train(write(mixture=mixtures[1]))
+    other.write_text(text)
+    assert train(write(mixture=mixtures[1])).name == "step12-unsharded"
+
+
 def test_a_mixture_file_is_compared_and_may_allow_a_change(write: Write, tmp_path: Path) -> None:
     """What it says counts as if it stood in the training file."""
     import yaml
