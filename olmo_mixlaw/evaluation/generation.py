@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from olmo_mixlaw.errors import DataError
-from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.language_model import LanguageModel, Reads
 from olmo_mixlaw.evaluation.ranks import ALONE, Ranks
 from olmo_mixlaw.evaluation.tasks import Request
 
@@ -23,23 +23,15 @@ def generate(
     """What the model says after each request's context: `repeats` answers a request, in order.
 
     An answer ends before the first of the request's `stop` strings, at end-of-text, after
-    `max_tokens` tokens or where the model's context does. Raises `DataError` for a prompt that
-    leaves no room for the right answer (`continuation`, or `max_tokens` where none is known).
+    `max_tokens` tokens or where the model's context does. Raises `DataError` as `encode_prompts`.
     """
     import torch
 
-    prompts = model.encode([request.context for request in requests])
-    answers = model.encode([request.continuation for request in requests])
+    prompts = encode_prompts(model, requests, where)
     jobs = [i for i, request in enumerate(requests) for _ in range(request.repeats)]
     lengths: dict[tuple[int, float, int], list[int]] = defaultdict(list)
     for job, i in enumerate(jobs):
         request, length = requests[i], max(1, len(prompts[i]))
-        needed = min(request.max_tokens, len(answers[i]) or request.max_tokens)
-        if length + needed > model.max_length:
-            raise DataError(
-                f"{where}: a prompt of {length} tokens ({request.context[-40:]!r}) and an answer "
-                f"of {needed} are more than the model's context of {model.max_length}"
-            )
         lengths[length, request.temperature, request.seed].append(job)
     batches = [
         (temperature, seed, start, group[start : start + SEQUENCES_AT_ONCE])
@@ -58,6 +50,25 @@ def generate(
 
     found = ranks.gather(work)
     return [found[job] for job in range(len(jobs))]
+
+
+def encode_prompts(model: Reads, requests: Sequence[Request], where: str) -> list[list[int]]:
+    """The tokens of each request's context.
+
+    Raises `DataError` for a prompt that leaves no room for the right answer (`continuation`, or
+    `max_tokens` where none is known).
+    """
+    prompts = model.encode([request.context for request in requests])
+    answers = model.encode([request.continuation for request in requests])
+    for request, prompt, answer in zip(requests, prompts, answers, strict=True):
+        length = max(1, len(prompt))
+        needed = min(request.max_tokens, len(answer) or request.max_tokens)
+        if length + needed > model.max_length:
+            raise DataError(
+                f"{where}: a prompt of {length} tokens ({request.context[-40:]!r}) and an answer "
+                f"of {needed} are more than the model's context of {model.max_length}"
+            )
+    return prompts
 
 
 def _continue(

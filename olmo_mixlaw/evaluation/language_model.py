@@ -7,13 +7,25 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from olmo_mixlaw.evaluation.head import Head
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
+
+
+class Reads(Protocol):
+    """What is needed of a model to say whether a text fits it."""
+
+    @property
+    def max_length(self) -> int: ...
+
+    @property
+    def prefix_token_id(self) -> int: ...
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
 
 
 class LanguageModel(ABC):

@@ -9,16 +9,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from olmo_mixlaw.errors import ConfigError, MixlawError, complain
-from olmo_mixlaw.evaluation import catalog, provenance
-from olmo_mixlaw.evaluation.language_model import stated_length
-from olmo_mixlaw.evaluation.records import read_json
-from olmo_mixlaw.evaluation.tasks import Task
+from olmo_mixlaw.evaluation import catalog, olmes_model, provenance
+from olmo_mixlaw.evaluation.tasks import Request, Task
 from olmo_mixlaw.registry import TASKS
 
 REGIME = "mixlaw"
@@ -115,9 +112,18 @@ def _settings(name: str, task: Task) -> dict[str, Any]:
     }
     if task.config.context_kwargs:
         settings["context_kwargs"] = dict(task.config.context_kwargs)
-    if task.config.primary_metric == "bits_per_byte_corr":
+    if task.config.primary_metric == "bits_per_byte_corr" and _takes("compute_gold_bpb"):
         settings["compute_gold_bpb"] = True  # OLMES refuses this metric otherwise
     return settings
+
+
+def _takes(setting: str) -> bool:
+    """Whether the tasks of this OLMES have a setting (it ends at one that it doesn't know)."""
+    try:
+        from oe_eval.default_configs import TASK_DEFAULTS
+    except ModuleNotFoundError:
+        return True
+    return setting in TASK_DEFAULTS
 
 
 def _task_class(name: str, task: Task) -> type:
@@ -139,14 +145,14 @@ def _task_class(name: str, task: Task) -> type:
     defaults.pop("task_name")
     defaults.pop("metadata")
 
-    def made(request: Any, context: str) -> Any:
+    def made(request: Request) -> Any:
         if kind == "loglikelihood":
-            return LoglikelihoodRequest(context=context, continuation=request.continuation)
+            return LoglikelihoodRequest(context=request.context, continuation=request.continuation)
         if kind == "loglikelihood_rolling":
-            return LoglikelihoodRollingRequest(context=context)
+            return LoglikelihoodRollingRequest(context=request.context)
         sampled = request.temperature > 0
         return GenerateUntilRequest(
-            context=context,
+            context=request.context,
             stop_sequences=list(request.stop),
             generation_kwargs={
                 "max_gen_toks": request.max_tokens,
@@ -166,16 +172,31 @@ def _task_class(name: str, task: Task) -> type:
         @property
         def definition(self) -> Task:
             if not hasattr(self, "_definition"):
-                # Releases of OLMES before 2025-05 don't tell a task which model it is for.
-                model = getattr(self, "model_config", None) or {}
-                path = _first(model.get("model_path")) or _first(model.get("model"))
+                if not hasattr(OlmesTask, "set_model"):
+                    olmes_model.say_unknown(name, kind)
+                path = olmes_model.folder_of(getattr(self, "model_config", None) or {})
                 self._definition = _definition(name, self.task_config, path)
                 _write_down(self, self._definition)
             return self._definition
 
         def set_model(self, model: Any, model_config: Mapping[str, Any]) -> None:
             super().set_model(model, model_config)
-            _keep_to_context(name, self.task_config, model, model_config)
+            olmes_model.keep_to_context(name, self.task_config, model, model_config)
+            self._reader = olmes_model.reader_of(self.task_config, model, model_config)
+
+        def asked(self, doc: Mapping[str, Any], ctx: Any) -> list[Request]:
+            """What is asked about a document after OLMES's prompt, as the model can take it."""
+            query, requests = self.doc_to_text(doc), self.definition.requests(doc)
+            try:
+                contexts = [olmes_model.placed(ctx, query, r.context) for r in requests]
+                asked = [replace(r, context=c) for r, c in zip(requests, contexts, strict=True)]
+                reader = getattr(self, "_reader", None)
+                # The prompt of a chat isn't text yet.
+                if reader is None or not all(isinstance(c, str) for c in contexts):
+                    return asked
+                return olmes_model.fitted(self.definition, asked, reader)
+            except MixlawError as error:
+                sys.exit(f"error: {error}")
 
         def has_training_docs(self) -> bool:
             return False
@@ -199,13 +220,13 @@ def _task_class(name: str, task: Task) -> type:
             """None: otherwise every request would be made twice."""
 
         def construct_requests(self, doc: dict[str, Any], ctx: str, doc_id: int) -> list[Any]:
-            requests = self.definition.requests(doc)
+            requests = self.asked(doc, ctx)
             repeated = [request for request in requests for _ in range(request.repeats)]
             return [
                 RequestInstance(
                     request_type=kind,
                     doc=doc,
-                    request=made(request, ctx),
+                    request=made(request),
                     idx=idx,
                     task_name=self.task_name,
                     doc_id=doc_id,
@@ -223,11 +244,6 @@ def _task_class(name: str, task: Task) -> type:
     return MixlawTask
 
 
-def _first(path: Any) -> str | None:
-    """A model's path; OLMES takes a list of them for one model in several places."""
-    return _first(path[0] if path else None) if isinstance(path, (list, tuple)) else path
-
-
 def _write_down(task: Any, definition: Task) -> None:
     """Say in OLMES's files what is asked about, and let the task's hash depend on it.
 
@@ -240,39 +256,6 @@ def _write_down(task: Any, definition: Task) -> None:
     task.task_config["context_kwargs"] = context
     if isinstance(getattr(task, "_task_hash", None), dict):
         task._task_hash.update(hash_dict(task.task_config, TASK_DEFAULTS))
-
-
-def _keep_to_context(
-    name: str, settings: dict[str, Any], model: Any, model_config: Mapping[str, Any]
-) -> None:
-    """No input longer than the model's own context, whatever `max_length` OLMES has (2048).
-
-    Ends OLMES with one line where this release has no `model_max_length` of a task.
-    """
-    from oe_eval.default_configs import TASK_DEFAULTS
-
-    path = _first(model_config.get("model_path")) or _first(model_config.get("model"))
-    context = _context_of(model, path)
-    asked = settings.get("model_max_length")
-    if context is None or (asked or model_config.get("max_length") or 0) <= context:
-        return
-    if asked:
-        sys.exit(f"error: {name}: model_max_length: {asked}: the model's context is {context}")
-    if "model_max_length" not in TASK_DEFAULTS:
-        sys.exit(
-            f"error: {name}: OLMES reads {model_config['max_length']} tokens at once, and the "
-            f"model's context is {context}; add to --model-args: "
-            f'{{"max_length": {context}}}'
-        )
-    settings["model_max_length"] = context
-
-
-def _context_of(model: Any, path: str | None) -> int | None:
-    """The longest input that a model says it takes: its own object, or the folder's record."""
-    shape = getattr(getattr(model, "model", None), "config", None)
-    if shape is None and path and (Path(path) / "config.json").is_file():
-        shape = SimpleNamespace(**read_json(Path(path) / "config.json"))
-    return stated_length(shape)
 
 
 def _definition(name: str, settings: Mapping[str, Any], model: str | None) -> Task:

@@ -16,7 +16,7 @@ from olmo_mixlaw.errors import CheckpointError, DataError
 from olmo_mixlaw.evaluation.batches import Batch, Costs, Encoded, plan
 from olmo_mixlaw.evaluation.chunks import Chunks
 from olmo_mixlaw.evaluation.head import score_tokens
-from olmo_mixlaw.evaluation.language_model import LanguageModel
+from olmo_mixlaw.evaluation.language_model import LanguageModel, Reads
 from olmo_mixlaw.evaluation.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -55,12 +55,7 @@ class Likelihood:
 
 
 def encode_pairs(
-    model: LanguageModel,
-    pairs: Sequence[tuple[str, str]],
-    *,
-    strict: bool,
-    truncate: bool,
-    where: str,
+    model: Reads, pairs: Sequence[tuple[str, str]], *, strict: bool, truncate: bool, where: str
 ) -> list[Encoded]:
     """Tokens of each (context, continuation): tok(context + continuation) less tok(context).
 
@@ -87,7 +82,7 @@ def encode_pairs(
         if excess > 0:
             if not truncate or excess >= len(head):
                 mend = (
-                    "; truncation from the left (--truncate) keeps the last of them"
+                    "; truncation from the left (evaluate --truncate) keeps the last of them"
                     if excess < len(head)
                     else ", and the continuation alone fills it"
                 )

@@ -37,13 +37,23 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[name]
 
 
+class Hosted:
+    """What OLMES hands a task as its model: the module, and a tokenizer of HuggingFace's kind."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = getattr(model, "model", None)
+        self.tokenizer = SimpleNamespace(
+            encode=lambda text, add_special_tokens: model.encode([text])[0]
+        )
+
+
 def in_host(name: str, settings: dict[str, Any], model: LanguageModel) -> dict[str, Any]:
     """Run a task as OLMES does: documents, requests, the model's answers, metrics."""
     from oe_eval.tasks.oe_eval_tasks import TASK_REGISTRY
 
     task = TASK_REGISTRY[name](task_name=name, task_config=settings)
     task.download()
-    task.set_model(model, {"model": "tiny", "model_path": model.config["model_path"]})
+    task.set_model(Hosted(model), {"model": "tiny", "model_path": model.config["model_path"]})
     task.build_all_requests()
     results = []
     for instance in task._instances:

@@ -46,6 +46,7 @@ def olmes(*arguments: str, start: tuple[str, ...] = (), **variables: str) -> str
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
+        "PYTHONSAFEPATH": "1",  # the installed package, not the checkout that pytest runs in
         **variables,
     }
     found = subprocess.run(
@@ -231,6 +232,29 @@ def test_a_short_context_is_kept_to_and_the_files_say_who_was_asked(
     settings = json.loads(line)["task_config"]
     assert settings["model_max_length"] == 96
     assert settings["context_kwargs"]["dataset"] == BIO
+
+
+def said(folder: Path) -> dict[str, str]:
+    """What a model generated, by the document's name."""
+    (file,) = folder.glob("*predictions.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return {row["native_id"]: row["model_output"][0]["continuation"] for row in rows}
+
+
+def test_what_is_generated_in_a_short_context_follows_the_whole_prompt(
+    llama: Callable[[int, int], Path], tmp_path: Path
+) -> None:
+    model = readable_by_older_releases(llama(6, 64))
+    spec = {
+        "task_name": "bio_recall:gen",
+        "limit": LIMIT,
+        "context_kwargs": {"dataset": BIO},
+        "generation_kwargs": {"max_gen_toks": 60},  # OLMES would leave 4 tokens to the prompt
+    }
+    asked = json.dumps({**spec, "task_name": "bio_recall:gen" + catalog.SUFFIX})
+    olmes("--task", asked, *model_options(model), "--output-dir", str(tmp_path / "olmes"))
+    evaluate(model, [spec], tmp_path / "embedded", device="cpu")
+    assert said(tmp_path / "olmes") == said(tmp_path / "embedded")
 
 
 def test_requests_of_the_dumps_are_those_of_olmes() -> None:
