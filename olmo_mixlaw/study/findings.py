@@ -177,13 +177,10 @@ def _proposal_section(
             page.figure(figures.svg(figures.mixture_bars(domains, rows)), "Ratios by tokens."),
             page.table(_certainty(answer)),
             page.note(
-                "Intervals hold 90 % of refits to resampled runs. They say how far other runs of "
-                "this kind would move the answer, not whether the law still holds at the target: "
-                + (
-                    "for that, see its error on the largest size held out above."
-                    if "largest_size" in _splits(answer)
-                    else "nothing here says that, because no size was held out."
-                )
+                "Intervals of ratios hold 90 % of refits to resampled runs: how far other runs of "
+                "this kind would move the answer. Those of losses hold these too, and 90 % of new "
+                "runs at the target by the level beyond the table; how far the law errs there was "
+                "measured on the largest size held out above."
             ),
             page.table(frame, bold_row="proposed"),
             page.note("Losses that the law predicts at the target for every mixture tried."),
