@@ -179,8 +179,12 @@ def _proposal_section(
             page.note(
                 "Intervals of ratios hold 90 % of refits to resampled runs: how far other runs of "
                 "this kind would move the answer. Those of losses hold these too, and 90 % of new "
-                "runs at the target by the level beyond the table; how far the law errs there was "
-                "measured on the largest size held out above."
+                "runs at the target by the level beyond the table; "
+                + (
+                    "its error on the largest size held out is above."
+                    if "largest_size" in _splits(answer)
+                    else "nothing here tested that, because no size was held out."
+                )
             ),
             page.table(frame, bold_row="proposed"),
             page.note("Losses that the law predicts at the target for every mixture tried."),
