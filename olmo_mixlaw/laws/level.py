@@ -43,8 +43,7 @@ class Level:
 
     `mixtures` (m, K) are h*; `n_top`, `d_top` and `c_top` the largest size, budget and product of
     both in the table; `sizes` and `budgets` how many it has, `anchors` how many runs were added at
-    the scale of interest; `law_in_n` and `law_in_d` whether the law's own losses
-    fall with either.
+    the scale of interest; `law_in_n` and `law_in_d` whether the law's own losses fall with either.
     `vocabulary` is the number of embeddings that N leaves out, 0 where it counts them.
     """
 
