@@ -19,6 +19,7 @@ from answers import LOOSE
 from splits import splits_of
 from tables import tables
 
+from olmo_mixlaw.laws.adjusted import law_alone
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.fitting import fit
 from olmo_mixlaw.laws.leveling import level_of
@@ -57,11 +58,7 @@ def shifted(found: Fit, anchors: Design, test: Design) -> dict[str, float]:
 def rows_of(name: str, step: str, law: str, design: Design, test: Design) -> list[dict]:
     """One row a way of anchoring, means over the draws."""
     found = fit(law, design, settings=LOOSE)
-    alone = replace(found, level=None)
     head = {"table": name, "step": step, "law": law}
-
-    def log_law(ratios: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
-        return np.asarray(np.log(alone.law.predict(alone, alone.scene.inputs(ratios, n, d))))
 
     rows = []
     mixtures = np.unique(test.ratios, axis=0)
@@ -76,7 +73,7 @@ def rows_of(name: str, step: str, law: str, design: Design, test: Design) -> lis
             rows.append({**head, "anchors": f"none, {count} left out", **errors(found, rest)})
             for what, chosen in (("last checkpoint", last), ("all checkpoints", given)):
                 runs = test.take(chosen)
-                anchored = replace(found, level=level_of(design, log_law, runs))
+                anchored = replace(found, level=level_of(design, law_alone(found), runs))
                 rows.append({**head, "anchors": f"{count}, {what}", **errors(anchored, rest)})
                 moved = shifted(found, runs, rest)
                 rows.append({**head, "anchors": f"{count}, {what}, plain shift", **moved})

@@ -23,6 +23,7 @@ from tables import CORPORA, find, joined, load_mixtures, load_sizes, one_mixture
 
 from olmo_mixlaw.advice.two_step import final_design
 from olmo_mixlaw.errors import FitError
+from olmo_mixlaw.laws.adjusted import law_alone
 from olmo_mixlaw.laws.level import LogLaw
 from olmo_mixlaw.laws.leveling import level_of
 from olmo_mixlaw.laws.skeleton import PRIOR
@@ -180,13 +181,9 @@ def predict_with(
     embedded = member.has_embeddings
     answer = answer_for(design, "no_mixture", level=False, has_embeddings=embedded)
     if prior is not None:
-        alone = answer.fit
-
-        def law(ratios: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
-            return np.asarray(np.log(alone.law.predict(alone, alone.scene.inputs(ratios, n, d))))
-
-        level = level_of(design, law, vocabulary=0.0 if embedded else None, prior=prior)
-        answer = replace(answer, fit=replace(alone, level=level))
+        law, vocabulary = law_alone(answer.fit), 0.0 if embedded else None
+        level = level_of(design, law, vocabulary=vocabulary, prior=prior)
+        answer = replace(answer, fit=replace(answer.fit, level=level))
     rows = (test.ratios, test.n_params, test.n_tokens)
     return answer.losses(*rows), answer.ends(*rows)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.cli.counts import COUNT
-from olmo_mixlaw.cli.options import check_figure
+from olmo_mixlaw.cli.options import check_figure, grouped
 from olmo_mixlaw.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -253,11 +253,8 @@ LEARN = (
 )
 
 
-def learn_options(command: Callable) -> Callable:
-    """`--learn`, `--facts` and `--learn-sure`, for a command that finds a mixture."""
-    for option in reversed(LEARN):
-        command = option(command)
-    return command
+# `--learn`, `--facts` and `--learn-sure`, for a command that finds a mixture.
+learn_options = grouped(LEARN)
 
 
 def learned_ratios(

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 # A range that ends this far above the greatest ratio tried is the law's word only.
 BEYOND_TRIED = 0.02
-# So many refits weigh in the mixture of least expected loss; more change nothing that shows.
-MOST_WEIGHED = 32
 
 
 @click.command()
@@ -180,7 +178,7 @@ def optimize(
         "lower": pairs(at_least, "--at-least"),
         "upper": pairs(at_most, "--at-most"),
         "available_tokens": pairs(available, "--available", counted) or None,
-        "max_epochs": max_epochs if available else None,
+        "max_epochs": max_epochs,
         "cap_tokens": cap_tokens,
         "prior": pairs(prior, "--prior") or None,
         "kl": kl,
@@ -195,8 +193,7 @@ def optimize(
     for domain, least in learned.items():
         how["lower"][domain] = max(least, how["lower"].get(domain, 0.0))
     drawn = list(refits(fitted, options, bootstrap, seed)) if bootstrap else []
-    weighed = {**how, "refits": drawn[:MOST_WEIGHED]}
-    best = advice.optimum(fitted, n_params, n_tokens, n_active=n_active, **weighed)
+    best = advice.optimum(fitted, n_params, n_tokens, n_active=n_active, refits=drawn, **how)
     ranges = pd.DataFrame(
         {
             "domain": best.domains,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -76,11 +76,19 @@ BOOTSTRAP = click.option(
 )
 
 
-def table_options(command: Callable) -> Callable:
-    """The ways to say which table: `--table`, or `--ratios` with `--metrics`."""
-    for option in reversed(TABLE):
-        command = option(command)
-    return command
+def grouped(options: Sequence[Callable]) -> Callable[[Callable], Callable]:
+    """One decorator for options that go together, in their order."""
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# The ways to say which table: `--table`, or `--ratios` with `--metrics`.
+table_options = grouped(TABLE)
 
 
 def given_table(options: Mapping[str, Any]) -> RunTable:

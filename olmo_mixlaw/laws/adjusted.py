@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from olmo_mixlaw.laws.law import Surface
+from olmo_mixlaw.laws.level import LogLaw
 
 if TYPE_CHECKING:
     from olmo_mixlaw.laws.fitted import Fit
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # A budget is moved by this part of itself, to see how losses change with it.
 NUDGE = 1e-4
 
+# How many rows and their budgets -> what the level multiplies losses by, (R, T) or (1, T).
+Factor = Callable[[int, Any], np.ndarray]
 # Ratios (R, K), budgets and whether slopes are wanted -> losses (R, T) and slopes or None.
 At = Callable[[np.ndarray, Any, bool], tuple[np.ndarray, np.ndarray | None]]
 
@@ -28,7 +31,7 @@ def losses(fit: Fit, ratios: np.ndarray, n_params: Any, n_tokens: Any) -> np.nda
     def law(h: np.ndarray, d: Any, slopes: bool) -> tuple[np.ndarray, None]:
         return fit.law.predict(fit, fit.scene.inputs(h, n_params, d)), None
 
-    return _brought(fit, ratios, n_params, n_tokens, law, False)[0]
+    return _brought(fit, ratios, n_params, n_tokens, law, False, _factor_of(fit, n_params))[0]
 
 
 def gradient(fit: Fit, ratios: np.ndarray, n_params: Any, n_tokens: Any) -> np.ndarray:
@@ -38,7 +41,7 @@ def gradient(fit: Fit, ratios: np.ndarray, n_params: Any, n_tokens: Any) -> np.n
         inputs = fit.scene.inputs(h, n_params, d)
         return fit.law.predict(fit, inputs), fit.law.gradient(fit, inputs) if slopes else None
 
-    slope = _brought(fit, ratios, n_params, n_tokens, law, True)[1]
+    slope = _brought(fit, ratios, n_params, n_tokens, law, True, _factor_of(fit, n_params))[1]
     assert slope is not None
     return slope
 
@@ -56,8 +59,10 @@ def half_width(
 
 def surface(fit: Fit, n_params: float, n_tokens: float) -> Surface:
     """The law's surface at one size and budget, brought to the level; smooth, as that is."""
+    factor = _factor_of(fit, n_params)
     if not _repeats(fit) or not _budgets_vary(fit):
         smooth = fit.law.surface(fit, n_params, n_tokens)
+        factor = _worked_out(factor, n_tokens)
 
         def law(h: np.ndarray, d: Any, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
             return smooth(h, slopes)
@@ -68,7 +73,7 @@ def surface(fit: Fit, n_params: float, n_tokens: float) -> Surface:
             return _row_by_row(fit, h, n_params, d, slopes)
 
     def at(ratios: np.ndarray, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        return _brought(fit, ratios, n_params, n_tokens, law, slopes)
+        return _brought(fit, ratios, n_params, n_tokens, law, slopes, factor)
 
     return at
 
@@ -78,7 +83,8 @@ def with_steps(
 ) -> np.ndarray:
     """What is predicted (S, T), from the losses of the surface there: with the steps of trees."""
     h, d = _fresh(fit, ratios, n_tokens)
-    factor = 1.0 if fit.level is None else np.exp(_shift(fit, len(h), n_params, d))
+    to_level = _factor_of(fit, n_params)
+    factor = 1.0 if to_level is None else to_level(len(h), d)
     if _repeats(fit):
         factor = factor * _by_heart(fit, ratios, n_params, n_tokens)[0][:, None]
     inputs = fit.scene.inputs(h, n_params, d)
@@ -86,16 +92,22 @@ def with_steps(
 
 
 def _brought(
-    fit: Fit, ratios: np.ndarray, n_params: Any, n_tokens: Any, law: At, slopes: bool
+    fit: Fit,
+    ratios: np.ndarray,
+    n_params: Any,
+    n_tokens: Any,
+    law: At,
+    slopes: bool,
+    to_level: Factor | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Losses and slopes by the ratios asked for, of a law that sees effective ones."""
     h, d = _fresh(fit, ratios, n_tokens)
 
     def level(h: np.ndarray, d: Any, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
         found, slope = law(h, d, slopes)
-        if fit.level is None:
+        if to_level is None:
             return found, slope
-        factor = np.exp(_shift(fit, len(h), n_params, d))
+        factor = to_level(len(h), d)
         return found * factor, None if slope is None else slope * factor[:, :, None]
 
     found, slope = level(h, d, slopes)
@@ -172,14 +184,34 @@ def _budget(fit: Fit, n_tokens: Any) -> Any:
     return d if fit.scene.has_d else np.where(np.isfinite(d), d, fit.scene.d_range[1])
 
 
-def _shift(fit: Fit, rows: int, n_params: Any, n_tokens: Any) -> np.ndarray:
-    """What the level adds to the law's log losses, (R, T)."""
-    assert fit.level is not None
+def law_alone(fit: Fit) -> LogLaw:
+    """The log losses of the law of a fit, as it sees ratios, sizes and budgets."""
 
     def law(ratios: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
         return np.asarray(np.log(fit.law.predict(fit, fit.scene.inputs(ratios, n, d))))
 
-    return fit.level.shift(*_scales(rows, n_params, n_tokens), law)
+    return law
+
+
+def _factor_of(fit: Fit, n_params: Any) -> Factor | None:
+    """What brings losses at this size to the level; None without one."""
+    level = fit.level
+    if level is None:
+        return None
+    law = law_alone(fit)
+
+    def factor(rows: int, d: Any) -> np.ndarray:
+        return np.asarray(np.exp(level.shift(*_scales(rows, n_params, d), law)))
+
+    return factor
+
+
+def _worked_out(factor: Factor | None, n_tokens: float) -> Factor | None:
+    """The same at one budget, worked out once: a search asks for it at every step."""
+    if factor is None:
+        return None
+    once = factor(1, n_tokens)
+    return lambda rows, d: once
 
 
 def _scales(rows: int, n_params: Any, n_tokens: Any) -> tuple[np.ndarray, np.ndarray]:

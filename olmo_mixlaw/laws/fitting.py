@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from olmo_mixlaw.errors import FitError
+from olmo_mixlaw.laws.adjusted import law_alone
 from olmo_mixlaw.laws.engine.formula import Formula
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.law import Law, Settings, resolve
@@ -99,14 +100,10 @@ def leveled(
 ) -> Fit:
     """The fit of a design with a level beyond it. Raises `FitError` for strange anchors."""
     near = None if anchors is None else fitted.seen(design_of(anchors))
-
-    def law_alone(ratios: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
-        inputs = fitted.scene.inputs(ratios, n, d)
-        return np.asarray(np.log(fitted.law.predict(fitted, inputs)))
-
+    seen, law = fitted.seen(design), law_alone(fitted)
     # Runs that repeat were each made to their end: none is a checkpoint of another.
     whole = fitted.repetition is not None
-    found = level_of(fitted.seen(design), law_alone, near, vocabulary, checkpoints=not whole)
+    found = level_of(seen, law, near, vocabulary, checkpoints=not whole)
     return replace(fitted, level=found)
 
 

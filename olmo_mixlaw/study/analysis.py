@@ -22,8 +22,6 @@ from olmo_mixlaw.study.scoring import questions, recalls
 from olmo_mixlaw.study.settings import StudyConfig
 
 REPLICATES = 100  # refits to resampled runs, behind every interval
-# So many of them weigh in the mixture of least expected loss.
-MOST_WEIGHED = 32
 LEVEL = 0.9  # how many of them an interval holds
 FILE = "proposed.yaml"
 LEARNT = 0.5  # the recall that counts as having learnt the facts
@@ -75,7 +73,7 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
             rung.n_params,
             n_tokens,
             starts=starts,
-            refits=refits[:MOST_WEIGHED],
+            refits=refits,
             target_weights=study.target.weights or None,
             lower={domain: bounds[0] for domain, bounds in study.target.bounds.items()},
             upper={domain: bounds[1] for domain, bounds in study.target.bounds.items()},

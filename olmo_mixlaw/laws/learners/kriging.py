@@ -6,8 +6,7 @@ Where many mixtures were tried, the residuals of any short formula have a shape 
 learnt; where few were, or far from them, r fades to 0 and the law is left as it was. Beyond the
 largest size or budget r stays as it was at that edge: the formula alone extrapolates. The u are
 what checkpoints share: the runs of one budget saw the same stretch of text, and a run keeps its
-luck. Each target has its own scales
-(`cokriging`: one kernel for all).
+luck. Each target has its own scales (`cokriging`: one kernel for all).
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from olmo_mixlaw.laws.learners.weighing import (
     sound_weights,
     stacked_weights,
 )
+from olmo_mixlaw.laws.level import BEYOND
 from olmo_mixlaw.registry import STACKED_LAWS
 from olmo_mixlaw.runs import Design
 
@@ -55,8 +56,6 @@ BEHIND, BETTER = 1.5, 0.8
 # Tables with at most so many losses are held out by fits from the start: it is quick, and where
 # runs are few, scales that have seen the rows held out make a process look better than it is.
 SHORT = 1000
-# A row is beyond the table when its size or budget exceeds the largest by this factor.
-BEYOND_TABLE = 1.05
 # A member of less weight than this everywhere is dropped.
 LEAST_WEIGHT = 1e-3
 
@@ -362,7 +361,7 @@ def _beyond(scene: Scene, inputs: Inputs) -> np.ndarray:
     """Rows (R,) whose size or budget the table doesn't reach."""
     beyond = np.zeros(len(inputs), bool)
     if scene.has_n:
-        beyond |= inputs.log_n > np.log(BEYOND_TABLE * scene.n_range[1] / scene.n_ref)
+        beyond |= inputs.log_n > np.log(BEYOND * scene.n_range[1] / scene.n_ref)
     if scene.has_d:
-        beyond |= inputs.log_d > np.log(BEYOND_TABLE * scene.d_range[1] / scene.d_ref)
+        beyond |= inputs.log_d > np.log(BEYOND * scene.d_range[1] / scene.d_ref)
     return beyond
