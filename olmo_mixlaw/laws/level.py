@@ -43,7 +43,7 @@ class Level:
 
     `mixtures` (m, K) are h*; `n_top`, `d_top` and `c_top` the largest size, budget and product of
     both in the table; `sizes` and `budgets` how many it has, `anchors` how many runs were added at
-    the scale of interest; `law_in_n` and `law_in_d` whether the law's own losses fall with either.
+    the scale of interest; `law_extrapolates` whether the law's own losses fall with both.
     `vocabulary` is the number of embeddings that N leaves out, 0 where it counts them.
     """
 
@@ -55,8 +55,7 @@ class Level:
     sizes: int
     budgets: int
     anchors: int = 0
-    law_in_n: bool = False
-    law_in_d: bool = False
+    law_extrapolates: bool = False
     vocabulary: float = 0.0
 
     @classmethod
@@ -80,9 +79,9 @@ class Level:
             total = with_embeddings(unique[:, 0], self.vocabulary)
             middle = mean_over(law, self.mixtures, unique)
             shift = self.skeleton.log_loss(total, unique[:, 1]) - middle
-            doubt = self.skeleton.doubt(total, unique[:, 1])
-            part = LAW_DOUBT**2 / (LAW_DOUBT**2 + doubt**2)
-            shift *= np.where(self._law_speaks(*unique.T)[:, None], part, 1.0)
+            if self.law_extrapolates:
+                doubt = self.skeleton.doubt(total, unique[:, 1])
+                shift *= LAW_DOUBT**2 / (LAW_DOUBT**2 + doubt**2)
             found[rows] = shift[which.ravel()]
         return found
 
@@ -96,13 +95,6 @@ class Level:
         wide = wide * float(norm.ppf(0.5 + level / 2)) / NORMAL
         beyond = self.beyond(n_params, n_tokens)[:, None]
         return np.where(beyond, np.maximum(wide, law), law)
-
-    def _law_speaks(self, n_params: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
-        """Rows (R,) that are beyond the table only where the law has a term of its own."""
-        larger, longer = n_params > BEYOND * self.n_top, n_tokens > BEYOND * self.d_top
-        by_compute = ~larger & ~longer
-        size, data = larger | by_compute, longer | by_compute
-        return np.asarray((~size | self.law_in_n) & (~data | self.law_in_d))
 
     def _known(self, n_params: np.ndarray, n_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sizes and budgets (R,), the table's own one where nobody says which."""

@@ -86,7 +86,7 @@ def level_of(
         c_top=float((n * d).max()),
         sizes=_distinct(n),
         budgets=_distinct(d),
-        **_terms_of(law, mixtures, float(n.max()), float(d.max())),
+        law_extrapolates=_extrapolates(law, mixtures, float(n.max()), float(d.max())),
         vocabulary=vocabulary,
     )
     if anchors is None:
@@ -185,14 +185,11 @@ def check_anchors(design: Design, anchors: Design) -> None:
         raise FitError("anchors: n_params and n_tokens are needed in every run")
 
 
-def _terms_of(law: LogLaw, mixtures: np.ndarray, n: float, d: float) -> dict[str, bool]:
-    """Whether a law's losses fall beyond the largest size, and beyond the largest budget."""
+def _extrapolates(law: LogLaw, mixtures: np.ndarray, n: float, d: float) -> bool:
+    """Whether a law's losses fall beyond the largest size and the largest budget alike."""
     scales = np.array([[n, d], [FARTHER * n, d], [n, FARTHER * d]])
     here, larger, longer = mean_over(law, mixtures, scales).mean(1)
-    return {
-        "law_in_n": bool(larger < here - LEAST_FALL),
-        "law_in_d": bool(longer < here - LEAST_FALL),
-    }
+    return bool(max(larger, longer) < here - LEAST_FALL)
 
 
 def _total(scales: np.ndarray, vocabulary: float) -> np.ndarray:

@@ -93,7 +93,7 @@ def test_every_law_gets_it(law: str) -> None:
         for one in (found, replace(found, level=None))
     )
     skeleton = found.level.skeleton.log_loss(*_counted(found, *FAR))[0]
-    if found.level.law_in_n and found.level.law_in_d:
+    if found.level.law_extrapolates:
         part = (middle - alone) / (skeleton - alone)
         assert ((part > 0.1) & (part < 1)).all()
     else:
@@ -105,23 +105,7 @@ def test_every_law_gets_it(law: str) -> None:
 def test_a_law_without_terms_in_n_and_d_has_no_say(table: Design, law: str, has: bool) -> None:
     level = fit(law, table).level
     assert level is not None
-    assert (level.law_in_n, level.law_in_d) == (has, has)
-
-
-def test_a_law_speaks_of_what_it_has_a_term_for(table: Design) -> None:
-    found = fit("transfer", table.take(table.n_tokens < 1.5e9))
-    assert found.level is not None
-    assert (found.level.law_in_n, found.level.law_in_d) == (True, False)
-    alone, h = replace(found, level=None), found.level.mixtures
-    for at, speaks in (((1e9, 1e9), True), ((1e9, 1e10), False)):
-        n, d = np.array([at[0]]), np.array([at[1]])
-        total = n + found.level.vocabulary * width_of(n)
-        skeleton = found.level.skeleton.log_loss(total, d)[0]
-        middle = np.log(found.predict(h, *at)).mean(0)
-        part = (middle - np.log(alone.predict(h, 1e9, 1e9)).mean(0)) / (
-            skeleton - np.log(alone.predict(h, 1e9, 1e9)).mean(0)
-        )
-        np.testing.assert_allclose(part < 1 - 1e-9, speaks)
+    assert level.law_extrapolates is has
 
 
 def _counted(found: Fit, n: float, d: float) -> tuple[np.ndarray, np.ndarray]:
