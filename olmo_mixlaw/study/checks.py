@@ -25,6 +25,7 @@ from olmo_mixlaw.laws.law import resolve
 from olmo_mixlaw.models.ladder import load_ladder
 from olmo_mixlaw.runs import Design
 from olmo_mixlaw.runs.table import WEIGHT_TOLERANCE
+from olmo_mixlaw.study.base import check_base
 from olmo_mixlaw.study.plan import Run, plan, rung_of, whole_batches
 from olmo_mixlaw.study.scoring import check_tasks
 from olmo_mixlaw.study.settings import StudyConfig
@@ -80,6 +81,7 @@ def check(study: StudyConfig, where: str) -> None:
     check_tasks(study, where)
     runs = plan(study)
     _check_runs(study, runs, where)
+    check_base(study, runs, where)
     possible_laws(study, runs, where)
 
 

@@ -67,6 +67,7 @@ def with_own_paths(study: StudyConfig, file: Path) -> StudyConfig:
     return dataclasses.replace(
         study,
         ladder=_own(study.ladder, file) if Path(study.ladder).suffix else study.ladder,
+        base=study.base and _own_base(study.base, file),
         domains={name: _own(uri, file) for name, uri in study.domains.items()},
         tokenizer=dataclasses.replace(
             tokenizer, identifier=tokenizer.identifier and _own(tokenizer.identifier, file)
@@ -75,6 +76,13 @@ def with_own_paths(study: StudyConfig, file: Path) -> StudyConfig:
             evaluation, heldout={name: _own(uri, file) for name, uri in evaluation.heldout.items()}
         ),
     )
+
+
+def _own_base(text: str, file: Path) -> str:
+    """A path in which `{size}` and the like may stand, the folders above them as in `file`."""
+    parts = Path(text).parts
+    whole = next((i for i, part in enumerate(parts) if "{" in part), len(parts))
+    return str(Path(_own(str(Path(*parts[:whole])), file), *parts[whole:]))
 
 
 def _own(text: str, file: Path) -> str:

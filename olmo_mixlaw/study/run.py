@@ -25,6 +25,7 @@ from olmo_mixlaw import schema
 from olmo_mixlaw.atomic import open_lock, write_text
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.runs import RunTable
+from olmo_mixlaw.study.base import base_keys
 from olmo_mixlaw.study.checks import possible_laws
 from olmo_mixlaw.study.collect import collect
 from olmo_mixlaw.study.config import load_study, save_study
@@ -127,7 +128,10 @@ def write_configs(
     folders = {}
     for run in runs:
         folder = output / "runs" / run.run_id
-        config = olmo_config(study, run, tokenizer, folder / CHECKPOINTS, output / "data")
+        config = {
+            **olmo_config(study, run, tokenizer, folder / CHECKPOINTS, output / "data"),
+            **base_keys(study, run),
+        }
         path = folder / "config.yaml"
         before = schema.read_mapping(path) if path.is_file() else None
         was, now = _without_places(before or config), _without_places(config)

@@ -73,6 +73,9 @@ class StudyConfig:
     match_repeats: bool = False  # cut every source, so that runs repeat it as the target will
     source_tokens: dict[str, float] = field(default_factory=dict)  # domain -> what it is cut to
     cuts: dict[str, dict[str, float]] = field(default_factory=dict)  # the same of single mixtures
+    # A checkpoint, or a run's folder, that every run goes on from; {size}, {tokens} and {seed}
+    # stand for the run's.
+    base: str | None = None
     seeds: list[int] = field(default_factory=lambda: [1])
     laws: list[str] = field(default_factory=lambda: list(STUDIED_LAWS))
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

@@ -157,6 +157,14 @@ def is_of_this_run(path: Path, config: MixTrainConfig) -> bool:
     return not is_url(path) and path.resolve().parent == Path(config.save_folder).resolve()
 
 
+def keep_own_state(path: Path, config: MixTrainConfig) -> None:
+    """Resets are for the checkpoint that a run begins from, not for its own, when it goes on."""
+    if config.load_path is not None and is_of_this_run(path, config):
+        if not is_url(config.load_path) and path.resolve() == Path(config.load_path).resolve():
+            return
+        config.reset_trainer_state = config.reset_optimizer_state = False
+
+
 def check_whole(path: Path, config: MixTrainConfig, where: str) -> None:
     """Raise `CheckpointError` for an unsharded checkpoint that was not written to its end."""
     if is_url(path) or not path.name.endswith("-unsharded"):

@@ -73,6 +73,7 @@ def _train(config: MixTrainConfig, where: str, device: torch.device) -> Path:
     _fill_in(config, n_steps, device)
     load_path = checkpoints.to_load(config, where)
     if load_path is not None:
+        checkpoints.keep_own_state(load_path, config)
         checkpoints.check_whole(load_path, config, where)
         checkpoints.check_shape(load_path, config, where)
     mixture = _open(config, run, where)

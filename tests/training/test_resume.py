@@ -43,6 +43,26 @@ def test_a_run_stopped_at_any_step_ends_the_same(write: Write, stop: int) -> Non
         assert (final.parent / name).read_bytes() == (whole.parent / name).read_bytes()
 
 
+@pytest.mark.parametrize("stop", [1, 7])
+def test_a_run_that_begins_from_another_resumes_as_itself(write: Write, stop: int) -> None:
+    base = train(write("base", seed=3))
+    begins = {
+        "load_path": str(base),
+        "reset_trainer_state": True,
+        "reset_optimizer_state": True,
+    }
+    whole = train(write("whole", **begins))
+    assert whole.name == "step12-unsharded"
+    assert not same_weights(whole, train(write("cold")))
+    config = write("parts", **begins)
+    train(config, [f"stop_at={stop}"])
+    final = train(config)
+    assert final.name == whole.name
+    assert same_weights(final, whole)
+    names = ("metrics.csv", "mixture.json")
+    assert all((final.parent / n).read_bytes() == (whole.parent / n).read_bytes() for n in names)
+
+
 def test_rows_after_the_resumed_checkpoint_are_written_again(write: Write) -> None:
     whole = train(write("whole", metrics_interval=3))
     config = write("killed", metrics_interval=3)
