@@ -7,6 +7,8 @@ returns a matplotlib figure. Sizes are always coloured in the same order, light 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
@@ -24,13 +27,14 @@ from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.models.ladder import short as size_label
 from olmo_mixlaw.runs import Design, RunTable
 
+INK = "#2b313b"
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#8a919c",
-    "axes.labelcolor": "#2b313b",
+    "axes.labelcolor": INK,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -204,10 +208,24 @@ def _rank(values: np.ndarray) -> np.ndarray:
     return order / max(len(values) - 1, 1)
 
 
-def recall_against_ratio(table: RunTable, domain: str, task: str, floor: float) -> Figure:
+@dataclass(frozen=True)
+class Foreseen:
+    """The ratio at which a model of `size` is expected to know half of the facts, and its 90 %."""
+
+    size: float
+    middle: float
+    low: float
+    high: float
+    is_target: bool
+
+
+def recall_against_ratio(
+    table: RunTable, domain: str, task: str, floor: float, foreseen: Sequence[Foreseen] = ()
+) -> Figure:
     """Exact-match recall, and the bits still missing of a value, against the domain's ratio.
 
-    The dashed line is what random guessing among the values would score.
+    The dashed line is what random guessing among the values would score; bars about one half are
+    where it was expected, for each size and for the target.
     """
     scores = table.scores[table.scores["task"] == task]
     runs = table.losses.drop_duplicates("run_id").set_index("run_id")
@@ -248,8 +266,20 @@ def recall_against_ratio(table: RunTable, domain: str, task: str, floor: float) 
             if metric == "exact_match":
                 axis.axhline(floor, color="#8a919c", ls="--", lw=1)
                 axis.set_ylim(0, 1.03)
+                _draw_foreseen(axis, foreseen, colours)
         axes[0, 0].legend(title="parameters", fontsize=8, title_fontsize=8)
     return figure
+
+
+def _draw_foreseen(axis: Axes, foreseen: Sequence[Foreseen], colours: Mapping) -> None:
+    """A bar a size, one under the other about one half, so that none hides another."""
+    for i, row in enumerate(foreseen):
+        colour = INK if row.is_target else colours[row.size]
+        y = 0.5 + 0.045 * ((len(foreseen) - 1) / 2 - i)
+        axis.plot([row.low, row.high], [y, y], color=colour, lw=5, alpha=0.3, solid_capstyle="butt")
+        label = f"expected at {size_label(row.size)}" if row.is_target else None
+        marker = "D" if row.is_target else "|"
+        axis.plot(row.middle, y, marker, color=colour, ms=6, label=label)
 
 
 def mixture_bars(domains: list[str], rows: dict[str, np.ndarray]) -> Figure:

@@ -27,6 +27,7 @@ from olmo_mixlaw.study.analysis import (
     warnings,
     write_proposal,
 )
+from olmo_mixlaw.study.foreseen import foreseen, foreseen_text
 from olmo_mixlaw.study.settings import StudyConfig
 
 
@@ -134,7 +135,9 @@ def _versions() -> dict[str, str]:
 
 
 def _recall_section(study: StudyConfig, table: RunTable, domain: str, task: str) -> page.Section:
-    drawn = figures.recall_against_ratio(table, domain, task, guessing_floor(study, domain))
+    expected = foreseen(study, domain, Path(study.output) / "data" / "tokenizer.json")
+    floor = guessing_floor(study, domain)
+    drawn = figures.recall_against_ratio(table, domain, task, floor, expected)
     sentence = "; ".join(
         f"{figures.size_label(size)} parameters: {learning_ratio(row)}"
         for size, row in recall_by_size(table, domain, task).iterrows()
@@ -146,7 +149,8 @@ def _recall_section(study: StudyConfig, table: RunTable, domain: str, task: str)
         [
             page.figure(
                 figures.svg(drawn),
-                "Points are runs with their standard error; the dashed line is guessing.",
+                "Points are runs with their standard error; the dashed line is guessing."
+                + (f" {foreseen_text(expected)}" if expected else ""),
             )
         ],
     )

@@ -171,3 +171,12 @@ def test_the_studies_of_phases_can_be_planned(
     for name in ("phase-ratio", "phase-size", "phase-pure", "subsample", "compact"):
         assert mixlaw("study", "plan", name, "--json") == 0
         assert len(json.loads(capsys.readouterr().out)["runs"]) >= 12
+
+
+def test_a_warm_arm_asks_for_the_study_that_it_goes_on_from(
+    mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    assert mixlaw("study", "plan", "phase-warm-start") == 2
+    error = capsys.readouterr().err
+    assert "tokenizer.identifier: results/phase-warm/data/tokenizer.json" in error
+    assert error.count("\n") == 1

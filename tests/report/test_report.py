@@ -79,6 +79,20 @@ def test_recall_figure_shows_each_size_and_the_guessing_floor(table):
     assert len(figure.axes) == 2
 
 
+def test_recall_figure_shows_where_each_size_and_the_target_were_expected(table):
+    rows = [
+        figures.Foreseen(1e4, 0.5, 0.4, 0.7, False),
+        figures.Foreseen(4e4, 0.2, 0.1, 0.3, False),
+        figures.Foreseen(2e5, 0.1, 0.05, 0.15, True),
+    ]
+    recall = figures.recall_against_ratio(table, "bio", "bio_recall", 0.04, rows).axes[0]
+    assert "expected at 200k" in [t.get_text() for t in recall.get_legend().get_texts()]
+    spans = {tuple(line.get_xdata()): line.get_ydata()[0] for line in recall.lines}
+    heights = [spans[row.low, row.high] for row in rows]
+    assert len(set(heights)) == 3
+    np.testing.assert_allclose(heights, 0.5, atol=0.05)
+
+
 def test_sweep_moves_one_ratio_and_keeps_the_sum():
     path = figures.sweep(np.array(RATIOS), 2, np.array([0.0, 0.25, 1.0]))
     np.testing.assert_allclose(path.sum(1), 1)
