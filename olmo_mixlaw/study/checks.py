@@ -210,6 +210,11 @@ def _check_domains(study: StudyConfig, where: str) -> None:
 
 
 def _check_mixtures(study: StudyConfig, where: str) -> None:
+    if len(study.mixtures) == 1:
+        raise ConfigError(
+            f"{where}: mixtures: one mixture: a study chooses among several; add another (one "
+            "model of one mixture: olmo-mixlaw train)"
+        )
     for name, ratios in study.mixtures.items():
         check_name(name, f"{where}: mixtures")
         check_ratios(ratios, study.domains, f"{where}: mixtures.{name}")

@@ -96,10 +96,16 @@ def test_a_law_that_the_runs_cannot_carry_is_left_out_with_a_note(study_file, ca
 
 
 def test_no_law_left_and_nothing_to_hold_out_are_refused(study_file, capsys):
-    path = study_file([(MIXTURES, "  mid: {wiki: 0.5, bio: 0.5}\n")])
-    assert "no law could be held to account" in refused(path, capsys)
+    one, two = "  mid: {wiki: 0.5, bio: 0.5}\n", "  low: {wiki: 0.8, bio: 0.2}\n"
+    assert "a study chooses among several" in refused(study_file([(MIXTURES, one)]), capsys)
+    small = [(MIXTURES, one + two), ("sizes: [w16, w32]", "sizes: [w64]")]
+    assert "no law could be held to account" in refused(study_file(small), capsys)
     still = [
-        (MIXTURES, "  a: {wiki: 0.5, bio: 0.5}\n"),
+        ("  wiki: mixlaw", "  code: mixlaw:text?corpus=code\n  wiki: mixlaw"),
+        (
+            MIXTURES,
+            "  a: {wiki: 0.5, bio: 0.4, code: 0.1}\n  b: {wiki: 0.4, bio: 0.5, code: 0.1}\n",
+        ),
         ("sizes: [w16, w32]", "sizes: [w16, w32, w96]"),
         ("[no_mixture, transfer]", "[transfer]"),
     ]
