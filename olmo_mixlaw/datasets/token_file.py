@@ -120,6 +120,13 @@ def read_sums(path: Path, where: str = "") -> Sums | None:
         raise DataError(f"{place}{file}: is damaged; make {path.name} again") from None
 
 
+def stored_dtype(path: Path) -> str | None:
+    """The dtype that lies beside the token file `path`; None where nothing says it."""
+    sums = read_sums(path)
+    found = _plan_beside(path).get("dtype") if sums is None else sums.dtype
+    return found if found in DTYPES else None
+
+
 def _whole(sums: Sums) -> Sums:
     """`sums`, if they are what we write of so many tokens. Raises `ValueError`, `TypeError`."""
     numbers = (sums.tokens, sums.eos_token_id, *sums.crc32)

@@ -32,6 +32,7 @@ CASES = {
         "configs/fits",
         "wide",
     ),
+    "swarm": (("swarm", "CONFIG", "-n", "4"), "configs/swarms", "micro24"),
     "train": (("train", "CONFIG", "--max_duration=few"), "configs/train", "micro"),
     "evaluate": (("evaluate", "nowhere", "-t", "CONFIG", "-o", "out"), "eval_suites", "mixlaw"),
 }
