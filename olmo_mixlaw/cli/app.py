@@ -20,6 +20,8 @@ from olmo_mixlaw.errors import MixlawError, unknown_name
 # name -> (module:attribute, what `olmo-mixlaw --help` says of it)
 COMMANDS = {
     "data": ("olmo_mixlaw.cli.data:data", "Make, show and count training corpora."),
+    "swarm": ("olmo_mixlaw.cli.swarm:swarm", "Draw mixtures for a swarm of small runs."),
+    "reuse": ("olmo_mixlaw.cli.reuse:reuse", "Keep an old mixture where its sources change."),
     "ladder": ("olmo_mixlaw.cli.ladder:ladder", "Show ladders of sizes, invent rungs."),
     "train": ("olmo_mixlaw.cli.train:train", "Train one model with OLMo's Trainer."),
     "export": ("olmo_mixlaw.cli.export:export", "Convert checkpoints to and from HuggingFace."),
@@ -28,7 +30,9 @@ COMMANDS = {
     "fit": ("olmo_mixlaw.cli.fit:fit", "Fit one law to a table of runs."),
     "compare": ("olmo_mixlaw.cli.compare:compare", "Compare laws by held-out error."),
     "optimize": ("olmo_mixlaw.cli.optimize:optimize", "Find the best mixture under a fitted law."),
+    "design": ("olmo_mixlaw.cli.design:design", "Choose which runs to buy next."),
     "predict": ("olmo_mixlaw.cli.predict:predict", "Predict losses with a fitted law."),
+    "scores": ("olmo_mixlaw.cli.scores:scores", "From evaluators' outputs to the best scores."),
     "knowledge": ("olmo_mixlaw.cli.knowledge:knowledge", "Predict if facts will be learned."),
     "olmes": ("olmo_mixlaw.cli.olmes:olmes", "Run OLMES with our tasks, in this process."),
     "doctor": ("olmo_mixlaw.cli.doctor:doctor", "Check what works in this environment."),

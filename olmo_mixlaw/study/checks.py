@@ -26,7 +26,7 @@ from olmo_mixlaw.models.ladder import load_ladder
 from olmo_mixlaw.runs import Design
 from olmo_mixlaw.runs.table import WEIGHT_TOLERANCE
 from olmo_mixlaw.study.base import check_base
-from olmo_mixlaw.study.plan import Run, plan, rung_of, whole_batches
+from olmo_mixlaw.study.plan import Run, groups, plan, rung_of, whole_batches
 from olmo_mixlaw.study.scoring import check_tasks
 from olmo_mixlaw.study.settings import StudyConfig
 
@@ -79,6 +79,7 @@ def check(study: StudyConfig, where: str) -> None:
     for key in ("sizes", "tokens", "seeds", "laws"):
         _refuse_twice(getattr(study, key), f"{where}: {key}")
     check_tasks(study, where)
+    _check_groups(study, where)
     runs = plan(study)
     _check_runs(study, runs, where)
     check_base(study, runs, where)
@@ -279,15 +280,15 @@ def _check_target(study: StudyConfig, where: str) -> None:
 
 def _check_runs(study: StudyConfig, runs: list[Run], where: str) -> None:
     """Every run is one of its own, under a name of its own, of a length near the one asked for."""
-    for key, tokens in [*(("tokens", n) for n in study.tokens), ("target.tokens", None)]:
-        sizes = study.sizes if tokens is not None else [study.target.size]
-        for size in sizes:
-            rung = rung_of(study, size)
-            if (tokens or study.target.tokens) < rung.batch_tokens:
-                raise ConfigError(
-                    f"{where}: {key}: {tokens or study.target.tokens}: fewer than the "
-                    f"{rung.batch_tokens} of one batch of {size}"
-                )
+    lengths_of: dict[str, list[int]] = {}
+    for size, tokens, _, _ in groups(study):
+        lengths_of.setdefault(size, []).append(tokens)
+    asked = [("tokens", size, n) for size, each in lengths_of.items() for n in each]
+    for key, size, tokens in [*asked, ("target.tokens", study.target.size, study.target.tokens)]:
+        if tokens < (batch := rung_of(study, size).batch_tokens):
+            raise ConfigError(
+                f"{where}: {key}: {tokens}: fewer than the {batch} of one batch of {size}"
+            )
     contexts = {size: rung_of(study, size).context for size in study.sizes}
     size, context = max(contexts.items(), key=lambda item: item[1])
     if study.evaluation.heldout_tokens < context:
@@ -295,11 +296,9 @@ def _check_runs(study: StudyConfig, runs: list[Run], where: str) -> None:
             f"{where}: evaluation.heldout_tokens: {study.evaluation.heldout_tokens}: fewer than "
             f"the {context} of one sequence of {size}"
         )
-    for size in study.sizes:
-        lengths = {
-            tokens: whole_batches(tokens, rung_of(study, size))[1] for tokens in study.tokens
-        }
-        for a, b in itertools.combinations(study.tokens, 2):
+    for size, each in lengths_of.items():
+        lengths = {tokens: whole_batches(tokens, rung_of(study, size))[1] for tokens in each}
+        for a, b in itertools.combinations(sorted(set(each)), 2):
             if lengths[a] == lengths[b]:
                 raise ConfigError(
                     f"{where}: tokens: {a} and {b} are the same whole batches ({lengths[a]} "
@@ -316,6 +315,26 @@ def _check_runs(study: StudyConfig, runs: list[Run], where: str) -> None:
                 f"{run.mixture}, {run.n_tokens} tokens); rename a mixture or set tokens further "
                 "apart"
             )
+
+
+def _check_groups(study: StudyConfig, where: str) -> None:
+    """What stands in `runs` is of the study's grid."""
+    for i, some in enumerate(study.runs):
+        place = f"{where}: runs[{i}]"
+        if some.size not in study.sizes:
+            raise unknown_name("size", some.size, study.sizes, f"{place}.size")
+        if some.tokens not in study.tokens:
+            said = ", ".join(map(str, study.tokens))
+            raise ConfigError(f"{place}.tokens: {some.tokens}: is none of tokens ({said})")
+        for name in some.mixtures:
+            if name not in study.mixtures:
+                raise unknown_name("mixture", name, study.mixtures, f"{place}.mixtures")
+        for key in ("mixtures", "seeds"):
+            if not getattr(some, key):
+                raise ConfigError(f"{place}.{key}: at least one is needed")
+            _refuse_twice(getattr(some, key), f"{place}.{key}")
+        if not all(0 <= seed <= MOST_SEED for seed in some.seeds):
+            raise ConfigError(f"{place}.seeds: expected 0 to {MOST_SEED}")
 
 
 def _refuse_twice(values: Iterable[Any], where: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw import __version__
-from olmo_mixlaw.report import figures, page
+from olmo_mixlaw.report import design_figures, figures, page
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.analysis import (
     LEVEL,
@@ -28,6 +28,7 @@ from olmo_mixlaw.study.analysis import (
     write_proposal,
 )
 from olmo_mixlaw.study.foreseen import foreseen, foreseen_text
+from olmo_mixlaw.study.next_runs import NextRuns, next_runs
 from olmo_mixlaw.study.settings import StudyConfig
 
 
@@ -47,16 +48,28 @@ def conclude(study: StudyConfig, table: RunTable, output: Path) -> Findings:
         fit.save(output / "fits" / f"{name}.json")
     proposed = write_proposal(study, answer, output)
     minded = warnings(study, table, answer)
-    report = report_page(study, table, answer, minded, proposed).write(output / "report.html")
+    later = next_runs(study, table, answer)
+    shown = report_page(study, table, answer, minded, proposed, later)
+    report = shown.write(output / "report.html")
     return Findings(
         report,
         _last_lines(study, table, answer, minded, report, proposed),
-        {**_document(answer, minded), "configuration": proposed, "report": report},
+        {
+            **_document(answer, minded),
+            "next_runs": {"said": later.said, "runs": later.runs},
+            "configuration": proposed,
+            "report": report,
+        },
     )
 
 
 def report_page(
-    study: StudyConfig, table: RunTable, answer: Answer, minded: list[str], proposed: Path
+    study: StudyConfig,
+    table: RunTable,
+    answer: Answer,
+    minded: list[str],
+    proposed: Path,
+    later: NextRuns,
 ) -> page.Page:
     """The page that shows what was run, what was fitted, what follows and what to mind."""
     design = table.design()
@@ -83,6 +96,7 @@ def report_page(
             [page.table(_quality(answer.comparison.frame), bold_row=answer.chosen)],
         ),
         _proposal_section(study, answer, minded, proposed),
+        _next_section(later),
         page.Section("All runs", "Held-out loss in nats a token.", [page.table(_all_runs(table))]),
     ]
     best = answer.proposal.mixture(decimals=3)
@@ -193,6 +207,30 @@ def _proposal_section(
             page.table(frame, bold_row="proposed"),
             page.note("Losses that the law predicts at the target for every mixture tried."),
             page.code(answer.proposal.to_yaml() + f"# whole configuration: {proposed.name}"),
+        ],
+    )
+
+
+def _next_section(later: NextRuns) -> page.Section:
+    title = "Next runs worth buying"
+    if later.plan is None or later.candidates is None or later.runs.empty:
+        return page.Section(title, later.said, [])
+    drawn = design_figures.of_plan(later.candidates, later.plan, later.unit, "FLOPs")
+    shown = later.runs.drop(columns=["n_params", "seeds"]).set_index("size")
+    shown = shown.rename(columns=lambda name: name.removeprefix("w_"))
+    for column in ("n_tokens", "price"):
+        shown[column] = [f"{value:.3g}" for value in shown[column]]
+    return page.Section(
+        title,
+        later.said,
+        [
+            page.figure(
+                figures.svg(drawn),
+                "Left: what is bought of each size. Then what the runs are expected to bring, as "
+                "the planner's laws see it, batch by batch.",
+            ),
+            page.table(shown),
+            page.note("Half of what this study has cost, the runs of most worth first."),
         ],
     )
 

@@ -34,15 +34,26 @@ class Run:
 def plan(study: StudyConfig) -> list[Run]:
     """Every run of the study, dearest first so that parallel workers end together."""
     runs = []
-    for size in study.sizes:
+    for size, tokens, mixtures, seeds in groups(study):
         rung = rung_of(study, size)
-        for mixture, ratios in study.mixtures.items():
-            for tokens in study.tokens:
-                steps, n_tokens = whole_batches(tokens, rung)
-                for seed in study.seeds:
-                    run_id = f"{size}-{mixture}-{short(tokens)}-s{seed}"
-                    runs.append(Run(run_id, rung, mixture, ratios, n_tokens, steps, seed))
+        steps, n_tokens = whole_batches(tokens, rung)
+        for mixture in mixtures:
+            for seed in seeds:
+                run_id = f"{size}-{mixture}-{short(tokens)}-s{seed}"
+                ratios = study.mixtures[mixture]
+                runs.append(Run(run_id, rung, mixture, ratios, n_tokens, steps, seed))
     return sorted(runs, key=lambda run: -run.rung.n_active * run.n_tokens)
+
+
+def groups(study: StudyConfig) -> list[tuple[str, int, list[str], list[int]]]:
+    """Sizes and tokens with the mixtures and seeds that each is trained at."""
+    if study.runs:
+        return [(some.size, some.tokens, some.mixtures, some.seeds) for some in study.runs]
+    return [
+        (size, tokens, list(study.mixtures), study.seeds)
+        for size in study.sizes
+        for tokens in study.tokens
+    ]
 
 
 def rung_of(study: StudyConfig, size: str) -> Rung:

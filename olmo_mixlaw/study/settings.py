@@ -59,6 +59,16 @@ class SlurmConfig:
 
 
 @dataclass
+class RunsConfig:
+    """Some runs of a study's grid: one size and length, at some of the mixtures."""
+
+    size: str = MISSING
+    tokens: int = MISSING
+    mixtures: list[str] = MISSING
+    seeds: list[int] = field(default_factory=lambda: [1])
+
+
+@dataclass
 class StudyConfig:
     """A study file. Sizes x mixtures x tokens x seeds are trained, each a run."""
 
@@ -77,6 +87,7 @@ class StudyConfig:
     # stand for the run's.
     base: str | None = None
     seeds: list[int] = field(default_factory=lambda: [1])
+    runs: list[RunsConfig] = field(default_factory=list)  # where given, these alone are trained
     laws: list[str] = field(default_factory=lambda: list(STUDIED_LAWS))
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

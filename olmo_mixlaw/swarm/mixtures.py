@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from olmo_mixlaw.errors import ConfigError, DataError, unknown_name
 from olmo_mixlaw.runs.available import AVAILABLE
@@ -23,6 +24,7 @@ from olmo_mixlaw.runs.names import ID_COLUMNS
 from olmo_mixlaw.swarm.sources import SourceTree
 
 RATIOS = "ratios.csv"
+SHARE = "w_"
 # A sum this near to 1 is left as it is written, so that a table read and written is the same.
 AS_WRITTEN = 1e-9
 # How far the shares of pinned parts may be from what they are pinned to.
@@ -41,11 +43,12 @@ class Mixtures:
 def read_mixtures(path: str | Path, tree: SourceTree) -> Mixtures:
     """Mixtures of a tree's free units, or of its leaves, from a table or a folder with one.
 
+    Columns may be `w_<source>`, as tables of runs have them; then others say nothing of mixtures.
     A source without a column has ratio 0 and is named in `missing`. Sums may be off by what
     rounding to a few digits leaves. Raises `DataError` and `UnknownNameError`.
     """
     path = Path(path) / RATIOS if Path(path).is_dir() else Path(path)
-    frame = read_frame(path)
+    frame = _of_shares(read_frame(path))
     key = next((c for c in ID_COLUMNS if c in frame), None)
     known = set(tree.names) | set(tree.leaf_names)
     columns = [c for c in frame if c not in ID_COLUMNS and not str(c).startswith(AVAILABLE)]
@@ -76,6 +79,13 @@ def read_mixtures(path: str | Path, tree: SourceTree) -> Mixtures:
     if len(set(ids)) < len(ids):
         raise DataError(f"{path}: {key}: two mixtures are called {_twice(ids)!r}; rename one")
     return Mixtures(ids, ratios, missing)
+
+
+def _of_shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table with columns `w_<source>` as one with a column a source and the names of rows."""
+    shares = {c: c.removeprefix(SHARE) for c in frame if str(c).startswith(SHARE)}
+    named = [c for c in frame if c in ID_COLUMNS]
+    return frame[[*named, *shares]].rename(columns=shares) if shares else frame
 
 
 def ratios_csv(

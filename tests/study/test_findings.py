@@ -10,6 +10,7 @@ import pytest
 from olmo_mixlaw.cli.answer import jsonable
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.runs import RunTable
+from olmo_mixlaw.study import next_runs
 from olmo_mixlaw.study.analysis import answer_of
 from olmo_mixlaw.study.checks import planned_design
 from olmo_mixlaw.study.config import load_study
@@ -119,3 +120,26 @@ def test_the_proposal_means_the_same_everywhere(study_file, tmp_path, monkeypatc
     assert config["save_folder"] == str(out / "proposed")
     assert config["mixture"]["cache_dir"] == str(out / "data")
     assert f"olmo-mixlaw train '{out / 'proposed.yaml'}'" in text
+
+
+def test_the_report_says_which_runs_to_buy_next(study_file, tmp_path):
+    study = load_study(study_file())
+    found = conclude(study, table_of(study), tmp_path / "out")
+    page = found.report.read_text()
+    assert "<h2>Next runs worth buying</h2>" in page
+    later = found.document["next_runs"]
+    assert later["said"].startswith("Buy ")
+    spent = sum(run.rung.training_flops(run.n_tokens) for run in plan(study))
+    assert 0 < later["runs"]["price"].sum() <= 0.5 * spent
+    made = {(run.rung.name, *np.round(list(run.ratios.values()), 4)) for run in plan(study)}
+    shares = [f"w_{name}" for name in study.domains]
+    asked = {(row["size"], *np.round(row[shares], 4)) for _, row in later["runs"].iterrows()}
+    assert not made & asked
+
+
+def test_a_report_without_a_plan_says_why(study_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(next_runs, "PART", 1e-9)
+    study = load_study(study_file())
+    found = conclude(study, table_of(study), tmp_path / "out")
+    assert "No plan could be made: budget: " in found.report.read_text()
+    assert found.document["next_runs"]["runs"].empty

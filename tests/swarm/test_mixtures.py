@@ -108,3 +108,10 @@ def test_a_table_with_a_mistake_is_refused_naming_its_line(
 def test_new_names_go_on_after_those_taken() -> None:
     assert new_names(3, ()) == ("m0000", "m0001", "m0002")
     assert new_names(4, ("old", "m0002")) == ("old", "m0002", "m0003", "m0004")
+
+
+def test_columns_of_a_table_of_runs_are_taken_and_its_others_are_not(tmp_path: Path) -> None:
+    path = table(tmp_path, "run_id,n_params,w_s0,w_s1,price\na,190e6,0.25,0.75,3e19\n")
+    found = read_mixtures(path, flat([1e9, 1e9]))
+    assert found.ids == ("a",)
+    np.testing.assert_array_equal(found.ratios, [[0.25, 0.75]])

@@ -67,14 +67,22 @@ class Formula(Law):
         return slopes[0] if self.coupled else slopes.transpose(1, 0, 2)
 
     def fit(
-        self, design: Design, *, seed: int, settings: Settings, weight: np.ndarray | None = None
+        self,
+        design: Design,
+        *,
+        seed: int,
+        settings: Settings,
+        weight: np.ndarray | None = None,
+        scene: Scene | None = None,
     ) -> Fit:
-        """`weight` (R,) counts runs. Raises `FitError`."""
+        """`weight` (R,) counts runs; `scene` is that of more runs than these, whose terms the
+        priors then carry (None: the design's own). Raises `FitError`.
+        """
         candidates = self.candidates()
         if len(candidates) > 1:
             chosen = likeliest(candidates, design, seed, settings)
-            return chosen.fit(design, seed=seed, settings=settings, weight=weight)
-        scene = Scene.of(design)
+            return chosen.fit(design, seed=seed, settings=settings, weight=weight, scene=scene)
+        scene = scene or Scene.of(design)
         items = self._items(scene)
         if settings.strict:
             self.check(design)
@@ -175,6 +183,21 @@ class Formula(Law):
             slopes = None if slopes is None else slopes.reshape(*loss.shape, theta.shape[1])
         return loss, slopes
 
+    def prior(self, scene: Scene) -> Prior:
+        """The prior (G, P) of the parameters: a row a target, or one for all that are coupled."""
+        return prior_of(self._items(scene))
+
+    def log_slopes(self, theta: np.ndarray, inputs: Inputs, scene: Scene) -> np.ndarray:
+        """Derivatives of each target's log losses by its parameters, (T, R, P), at theta (G, P).
+
+        With the prior and the noise they give the posterior's precision (Laplace): the prior's
+        plus J' J over the noise's square.
+        """
+        loss, slopes = self.evaluate(theta, inputs, scene, jacobian=True)
+        assert slopes is not None
+        found = slopes / loss[..., None]
+        return found[0].transpose(1, 0, 2) if self.coupled else found
+
     def check(self, design: Design) -> None:
         super().check(design)
         seen = np.isfinite(design.losses)
@@ -209,7 +232,7 @@ class Formula(Law):
 
     def prior_cost(self, fit: Fit) -> float:
         """Half the squared distance of all parameters from the middle of their prior, in its sd."""
-        prior = prior_of(self._items(fit.scene))
+        prior = self.prior(fit.scene)
         return float(0.5 * (prior.precision * (fit.theta - prior.mean) ** 2).sum())
 
     def _items(self, scene: Scene) -> list[list[Parameter]]:
