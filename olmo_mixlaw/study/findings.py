@@ -29,6 +29,7 @@ from olmo_mixlaw.study.analysis import (
 )
 from olmo_mixlaw.study.foreseen import foreseen, foreseen_text
 from olmo_mixlaw.study.next_runs import NextRuns, next_runs
+from olmo_mixlaw.study.plan import of_what
 from olmo_mixlaw.study.settings import StudyConfig
 
 
@@ -102,9 +103,8 @@ def report_page(
     best = answer.proposal.mixture(decimals=3)
     return page.Page(
         title=f"Study {study.name}",
-        summary=f"{len(design)} runs: {len(study.sizes)} sizes x {len(study.mixtures)} mixtures of "
-        f"{', '.join(study.domains)}, for a target of {target} and "
-        f"{answer.n_tokens:,} tokens.",
+        summary=f"{len(design)} runs: {of_what(study)} of {', '.join(study.domains)}, for a target "
+        f"of {target} and {answer.n_tokens:,} tokens.",
         findings=[
             ("proposed mixture", ", ".join(f"{k} {v:.2f}" for k, v in best.items())),
             ("law chosen by held-out error", answer.chosen),

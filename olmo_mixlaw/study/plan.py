@@ -56,6 +56,12 @@ def groups(study: StudyConfig) -> list[tuple[str, int, list[str], list[int]]]:
     ]
 
 
+def of_what(study: StudyConfig) -> str:
+    """What the study's runs are of: `3 sizes x 5 mixtures`."""
+    by = "and" if study.runs else "x"
+    return f"{len(study.sizes)} sizes {by} {len(study.mixtures)} mixtures"
+
+
 def rung_of(study: StudyConfig, size: str) -> Rung:
     """A rung of the study's ladder with the study's own vocabulary."""
     path = Path(study.ladder)

@@ -31,7 +31,7 @@ from olmo_mixlaw.study.collect import collect
 from olmo_mixlaw.study.config import load_study, save_study
 from olmo_mixlaw.study.findings import Findings, conclude
 from olmo_mixlaw.study.places import FILE, SHARED, earlier_place, moved
-from olmo_mixlaw.study.plan import Run, olmo_config, plan
+from olmo_mixlaw.study.plan import Run, of_what, olmo_config, plan
 from olmo_mixlaw.study.prepare import prepare
 from olmo_mixlaw.study.runner import DONE, duration, run_all
 from olmo_mixlaw.study.scoring import tasks
@@ -65,8 +65,8 @@ def run_study(config: str, overrides: tuple[str, ...] = ()) -> Findings:
         shared = {**_shared(study), "output": str(output.resolve())}
         write_text(output / SHARED, json.dumps(shared, indent=1) + "\n")
         click.echo(
-            f"study {study.name}: {len(runs)} runs ({len(study.sizes)} sizes x "
-            f"{len(study.mixtures)} mixtures), {study.workers} side by side, into {output}"
+            f"study {study.name}: {len(runs)} runs ({of_what(study)}), {study.workers} side by "
+            f"side, into {output}"
         )
         click.echo("preparing tokenizer and text")
         began = time.monotonic()
