@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from answers import Answer, answer_for, repeated_losses
+from pooled_scores import of_mixtures
 from scores import answered, score_tables
-from tables import FINE_TUNED, METRIC, SWARMS, Table, find, read, shares_of, sizes_of, tables
+from tables import FINE_TUNED, METRIC, SWARMS, Table, find, read, tables
 
 from olmo_mixlaw.atomic import open_atomic
 
@@ -79,7 +80,7 @@ def losses_of_query(table: Table, way: Way) -> dict[str, pd.DataFrame | None]:
     query = read(f"{table.stem}.query")
     name = f"{table.stem}.query{LOWDATA if table.lowdata else ''}"
     if table.stem == FINE_TUNED:
-        return {name: fine_tuned_scores(table, query, way)}
+        return {name: fine_tuned_scores(table, query)}
     if table.corpus:
         return {name: query.assign(loss=_by_corpus(table, query, way))}
     if table.unique is not None:
@@ -118,13 +119,10 @@ def swarm_metrics(table: Table, way: Way) -> dict[str, pd.DataFrame | None]:
     return {f"{table.stem}.query.metrics": pd.DataFrame(columns)}
 
 
-def fine_tuned_scores(table: Table, query: pd.DataFrame, way: Way) -> pd.DataFrame:
+def fine_tuned_scores(table: Table, query: pd.DataFrame) -> pd.DataFrame:
     """Scores of fine-tuned models, and the means that the answered file has of them."""
-    answer = way.answer(table)
-    ratios = shares_of(query)[answer.design.domains].to_numpy(float)
-    scores = 1 - answer.losses(ratios, sizes_of(query), np.full(len(query), np.nan))
-    names = [METRIC + target for target in answer.fit.targets]
-    found = pd.DataFrame(scores, columns=names, index=query.index)
+    found, _ = of_mixtures(read(table.stem), query)
+    names = list(found)
     means = {"avg_id+ood": names, "avg_id": names[:IN_DOMAIN], "avg_ood": names[IN_DOMAIN:]}
     averaged = {METRIC + mean: found[some].mean(axis=1) for mean, some in means.items()}
     return pd.concat([query, found.assign(**averaged)], axis=1)

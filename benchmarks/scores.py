@@ -2,6 +2,9 @@
 
 A route takes rows with answers, rows without, and whether losses have a level beyond the table; it
 gives the missing columns. Routes are the package's own functions; `SCORES` says whose is which.
+
+`python benchmarks/scores.py` compares them with other methods on rows with answers
+(`score_figures`).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from answers import answer_for, column_of, fitted_for, rows_of
+from pooled_scores import of_corpora
 from routed import plain, predict_routed
 from scipy.stats import spearmanr
 from splits import NAN, scale_groups, short
@@ -54,6 +58,9 @@ DCLM_CHANCE = {
     "winograd": 0.5,
 }
 
+# Runs whose learning rate stayed constant: every checkpoint is a run of its own.
+CONSTANT_RATE = TwoStepOptions(window=1, skip=0.0)
+
 Route = Callable[[pd.DataFrame, pd.DataFrame, bool], pd.DataFrame]
 
 
@@ -79,7 +86,7 @@ def two_step_of_checkpoints(
     """The same where the learning rate is constant: every checkpoint counts as a run of its own."""
     runs = frame["run_id"] + "@" + frame["checkpoint"].astype(str)
     rows = frame.assign(run_id=runs, bpb=frame["answer_loss"])
-    return _chained(fit_two_step(rows, TwoStepOptions(window=1, skip=0.0)), query, "answer_loss")
+    return _chained(fit_two_step(rows, CONSTANT_RATE), query, "answer_loss")
 
 
 def _chained(chain: TwoStep, query: pd.DataFrame, loss: str) -> pd.DataFrame:
@@ -119,7 +126,12 @@ def _error_rate(accuracy: pd.Series) -> pd.Series:
 
 
 def curves_of_losses(frame: pd.DataFrame, query: pd.DataFrame, level: bool = True) -> pd.DataFrame:
-    """Accuracy from given losses by the package's score curves, a task at a time.
+    """Accuracy by the losses that runs have, and by size and corpus where they have none."""
+    return of_corpora(frame, query).value.to_frame("accuracy")
+
+
+def curve_a_task(frame: pd.DataFrame, query: pd.DataFrame, level: bool = True) -> pd.DataFrame:
+    """The peer of `curves_of_losses`: accuracy from given losses by one curve a task.
 
     A task is read from its own loss, and where it has none from a weighted mean of the others'. A
     run without any loss gets what Chinchilla's law says of error rates at its size.
@@ -279,3 +291,9 @@ def column_figures(
         "regret": NAN,
         "coverage": NAN,
     }
+
+
+if __name__ == "__main__":
+    from score_figures import main
+
+    main()

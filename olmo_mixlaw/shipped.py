@@ -15,9 +15,11 @@ _PACKAGE = Path(__file__).parent
 # What a file of each shipped folder is called.
 KINDS = {
     "configs/fits": "recipe",
+    "configs/goals": "goal",
     "configs/ladders": "ladder",
     "configs/mixtures": "mixture",
     "configs/studies": "study",
+    "configs/swarms": "source list",
     "configs/tables": "table",
     "configs/train": "training configuration",
     "eval_suites": "suite",

@@ -68,6 +68,8 @@ VARIES = ("mmlu_pro", "truthfulqa")
 # (`:mc`, `:rc`) have another chance, which must be said.
 WRITTEN = (
     "bio_recall",
+    "codex_humaneval",
+    "codex_humanevalplus",
     "coqa",
     "drop",
     "fact_recall",
@@ -78,6 +80,7 @@ WRITTEN = (
     "max_over_n",
     "mbpp",
     "minerva_math",
+    "mt_mbpp",
     "naturalqs",
     "nq_open",
     "slope",

@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw.advice.reach import form_error
-from olmo_mixlaw.advice.two_step import TwoStep, checked_tasks, final_design, fit_with_replicates
+from olmo_mixlaw.advice.two_step import (
+    TwoStep,
+    TwoStepOptions,
+    checked_tasks,
+    final_design,
+    fit_with_replicates,
+)
 from olmo_mixlaw.errors import FitError
 from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
 from olmo_mixlaw.laws.fitting import fit
@@ -40,19 +46,23 @@ def predict_tasks(
     targets: list[Target],
     published: pd.DataFrame | None = None,
     *,
+    options: TwoStepOptions | None = None,
     chance: Mapping[str, float] | None = None,
     replicates: int = 100,
     seed: int = 0,
 ) -> tuple[TwoStep, pd.DataFrame]:
     """The two-step law's predictions: a row a (target, task) with a 90 % interval.
 
-    The interval holds the luck of runs (refits to resampled ones), the noise of a score, and, with
-    three sizes or more that are apart, how far the law's form erred on the sizes held out
-    (`reach.form_error`); `result.attrs["form_error"]` says whether it does. Without `replicates`
-    it is NaN. `chance` maps the start of a task's name to its floor. `published` (model, task,
-    accuracy) gives the column `actual`, else NaN; it is not fitted.
+    The interval holds the luck of runs (refits to resampled ones), the noise of a score, and how
+    far the law's form errs (`reach.form_error`): on the sizes held out where three or more are
+    apart, else as on public ladders; `result.attrs["form_error"]` says whether it was measured.
+    Without `replicates` it is NaN. `options` are those of `fit_two_step`. `chance` maps the start
+    of a task's name to its floor. `published` (model, task, accuracy) gives the column `actual`,
+    else NaN; it is not fitted.
     """
-    chain, others = fit_with_replicates(frame, seed=seed, chance=chance, replicates=replicates)
+    chain, others = fit_with_replicates(
+        frame, options, seed=seed, chance=chance, replicates=replicates
+    )
     n = np.array([t.n_params for t in targets])
     d = np.array([t.n_tokens for t in targets])
     loss, accuracy = chain.predict(n, d)
@@ -63,7 +73,7 @@ def predict_tasks(
     for other in [o for o in others for _ in range(DRAWS)]:
         middle = other.predict(n, d)[1]
         if form is not None:
-            middle = form.draw(middle, chain.floors, form.reach(n, d), rng)
+            middle = form.draw(middle, chain.curves.low, form.reach(n, d), rng)
         noisy = middle * np.exp(rng.normal(size=accuracy.shape) * chain.noise)
         draws.append(np.minimum(noisy, 1.0))  # an accuracy ends there, whatever the noise
     low, high = _around(accuracy, draws)
@@ -86,7 +96,7 @@ def predict_tasks(
     names = ["model", "task", "task_loss", "predicted", "low", "high", "actual"]
     result = pd.DataFrame(rows, columns=names)
     result["error"] = 100 * (result["predicted"] / result["actual"] - 1)
-    result.attrs["form_error"] = form is not None
+    result.attrs["form_error"] = form is not None and form.measured
     return chain, result
 
 

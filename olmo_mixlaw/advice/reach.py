@@ -3,8 +3,9 @@
 A bootstrap knows the luck of runs, not that a power law and a sigmoid are approximations. Each of
 the larger sizes is predicted from the smaller ones; sizes that are near each other are one. An
 error, on the logit of the accuracy above chance, has two parts: error^2 = (scale reach)^2 +
-noise^2. The reach is the distance in log(N D) beyond the fitted runs, over the range of log(N D)
-that they span; the noise is that of a score, which the law's residuals tell.
+noise^2. The reach is how far log N or log(N D), whichever is farther, lies beyond the fitted runs,
+over the range of log(N D) that they span; the noise is that of a score, which the law's residuals
+tell.
 """
 
 from __future__ import annotations
@@ -23,26 +24,51 @@ MOST_HELD = 2
 APART = 1.15
 # A task's own errors are few: the median task's counts as this many more of them.
 SHARED_ERRORS = 2.0
+# What was found on public ladders whose larger sizes were held out (benchmarks/scores.py): an error
+# of this many logits at a reach of 1. It counts as so many errors, and alone where no size is held.
+USUAL_SCALE, USUAL_ERRORS = 0.4, 2.0
 # Accuracies this near chance or 1 (as parts of the way between) have no steady logit.
 EDGE = 0.02
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Where runs end: the largest log N and log(N D), and the range of log(N D)."""
+
+    size: float
+    compute: float
+    span: float
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> Edge:
+        """That of the ends of the runs in a table of tasks."""
+        log_n, log_d = np.log(frame.groupby("run_id")[["N", "D"]].max().to_numpy(float)).T
+        compute = log_n + log_d
+        return cls(float(log_n.max()), float(compute.max()), float(np.ptp(compute)))
+
+    def reach(self, n_params: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+        """Distance beyond them over their range, (R,)."""
+        log_n, log_d = (np.log(np.asarray(x, float)) for x in (n_params, n_tokens))
+        beyond = np.maximum(log_n - self.size, log_n + log_d - self.compute)
+        return np.asarray(np.maximum(beyond, 0.0) / self.span)
 
 
 @dataclass(frozen=True)
 class FormError:
     """`scale` (T,) is the error in logits at a reach of 1, with `freedom` degrees of freedom.
 
-    `top` and `span` are the largest log(N D) fitted and the range of all of them.
+    `edge` says where the fitted runs end; `measured` is whether sizes could be held out, or the
+    scale is the usual one.
     """
 
     scale: np.ndarray
     freedom: float
-    top: float
-    span: float
+    edge: Edge
+    measured: bool = True
 
     def reach(self, n_params: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         """Distance beyond the fitted runs over their range, (R,); 0 within it."""
-        compute = np.log(np.asarray(n_params, float)) + np.log(np.asarray(n_tokens, float))
-        return np.maximum(compute - self.top, 0.0) / self.span
+        return self.edge.reach(n_params, n_tokens)
 
     def draw(
         self, accuracy: np.ndarray, floors: np.ndarray, reach: np.ndarray, rng: np.random.Generator
@@ -65,8 +91,8 @@ def form_error(
     *,
     chance: Mapping[str, float] | None = None,
     seed: int = 0,
-) -> FormError | None:
-    """Errors of the law's form on held-out sizes; None with fewer than three that are apart.
+) -> FormError:
+    """Errors of the law's form on held-out sizes; the usual ones with fewer than three apart.
 
     `frame` is a checked table of tasks. Of each held size the run of most compute counts: what a
     target is like. Larger sizes than the held one are predicted by the same fit.
@@ -80,20 +106,21 @@ def form_error(
             continue
         chain = fit_two_step(small, options, seed=seed, chance=chance)
         large = frame[frame["N"] >= edge]
-        for square, reach in _errors(chain, large, groups[-held:], *_range(small), options):
+        for square, reach in _errors(chain, large, groups[-held:], Edge.of(small), options):
             squares.append(square)
             reaches.append(reach**2)
+    edge = Edge.of(frame)
+    usual, tasks = USUAL_SCALE**2, frame["task"].nunique()
     if not squares:
-        return None
+        return FormError(np.full(tasks, USUAL_SCALE), USUAL_ERRORS, edge, measured=False)
     # A least-squares line through the origin, each error as uncertain as its reach makes it.
     found = np.array(squares)
     weight = np.where(np.isfinite(found), np.array(reaches)[:, None], 0.0)
     own = np.maximum(np.nansum(found, axis=0), 0.0) / np.maximum(weight.sum(0), 1e-300)
-    count = len(squares)
-    shared = float(np.nanmedian(own))
-    scale = np.sqrt((count * own + SHARED_ERRORS * shared) / (count + SHARED_ERRORS))
-    top, span = _range(frame)
-    return FormError(scale, count + SHARED_ERRORS, top, span)
+    count, shared = len(squares), float(np.nanmedian(own))
+    freedom = count + SHARED_ERRORS + USUAL_ERRORS
+    square = (count * own + SHARED_ERRORS * shared + USUAL_ERRORS * usual) / freedom
+    return FormError(np.sqrt(square), freedom, edge)
 
 
 def groups_of(sizes: np.ndarray) -> list[np.ndarray]:
@@ -107,19 +134,11 @@ def groups_of(sizes: np.ndarray) -> list[np.ndarray]:
     return [np.array(group) for group in groups]
 
 
-def _range(frame: pd.DataFrame) -> tuple[float, float]:
-    """Largest log(N D) of the runs' ends, and the range of them."""
-    ends = frame.groupby("run_id")[["N", "D"]].max().to_numpy(float)
-    compute = np.log(ends).sum(1)
-    return float(compute.max()), float(np.ptp(compute))
-
-
 def _errors(
     chain: TwoStep,
     held: pd.DataFrame,
     groups: list[np.ndarray],
-    top: float,
-    span: float,
+    edge: Edge,
     options: TwoStepOptions,
 ) -> list[tuple[np.ndarray, float]]:
     """Squared errors in logits (T,) less the noise's, and the reach, a group beyond the fit."""
@@ -128,17 +147,17 @@ def _errors(
     wide = last.groupby(["run_id", "task"])["accuracy"].mean().unstack()
     actual = wide.loc[design.run_ids, chain.tasks].to_numpy(float)
     compute = np.log(design.n_params) + np.log(design.n_tokens)
-    errors = []
+    errors, low = [], chain.curves.low
     for group in groups:
         rows = np.flatnonzero(np.isin(design.n_params, group))
         i = int(rows[compute[rows].argmax()])
-        reach = (compute[i] - top) / span
+        reach = float(edge.reach(design.n_params[i], design.n_tokens[i]))
         if reach <= 0:
             continue
         guess = chain.predict(design.n_params[i], design.n_tokens[i])[1][0]
-        error = to_logit(guess, chain.floors) - to_logit(actual[i], chain.floors)
-        noise = _logit_noise(actual[i], chain.floors, chain.noise)
-        errors.append((error**2 - noise**2, float(reach)))
+        error = to_logit(guess, low) - to_logit(actual[i], low)
+        noise = _logit_noise(actual[i], low, chain.noise)
+        errors.append((error**2 - noise**2, reach))
     return errors
 
 

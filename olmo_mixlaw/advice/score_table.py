@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,6 @@ from olmo_mixlaw.runs.score_metrics import LOSS_METRICS as LOSSES
 from olmo_mixlaw.runs.score_metrics import PRIMARY_SCORE as PRIMARY
 from olmo_mixlaw.runs.score_metrics import SCORE_METRICS as SCORES
 from olmo_mixlaw.runs.score_metrics import primary_metrics
-from olmo_mixlaw.runs.units import BITS
 
 # Words in the names of metrics that are no scores.
 LOSS_WORDS = ("loss", "bits", "bpb", "perplexity", "logits")
@@ -27,7 +26,11 @@ INSTANCES = 500
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores (R, Q) with standard errors, and task losses (R, Q) or None, in a design's order."""
+    """Scores (R, Q) with standard errors, and losses of tasks, in a design's order.
+
+    `loss` (R, L) are those of `loss_tasks`, scored or not, NaN where a run has none; None where no
+    task has a loss.
+    """
 
     design: Design
     tasks: list[str]
@@ -35,6 +38,7 @@ class ScoreTable:
     score: np.ndarray
     error: np.ndarray
     loss: np.ndarray | None
+    loss_tasks: list[str] = field(default_factory=list)
 
     def take(self, rows: np.ndarray) -> ScoreTable:
         loss = None if self.loss is None else self.loss[rows]
@@ -48,22 +52,13 @@ class ScoreTable:
 
     def of_tasks(self, keep: np.ndarray) -> ScoreTable:
         tasks = [t for t, k in zip(self.tasks, keep, strict=True) if k]
-        loss = None if self.loss is None else self.loss[:, keep]
         return replace(
             self,
             tasks=tasks,
             floors=self.floors[keep],
             score=self.score[:, keep],
             error=self.error[:, keep],
-            loss=loss,
         )
-
-    def below(self, route: str) -> Design:
-        """The losses that a route reads: of the domains, or of the tasks."""
-        if route == "domains":
-            return self.design
-        assert self.loss is not None
-        return replace(self.design, targets=list(self.tasks), losses=self.loss, unit=BITS)
 
 
 def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTable:
@@ -84,6 +79,11 @@ def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTab
             m: part.assign(run_id=part["run_id"].astype(str)).set_index("run_id")
             for m, part in rows.groupby("metric")
         }
+        own = next((m for m in LOSSES if m in by_metric), None)
+        if own is not None:
+            loss = by_metric[own].reindex(design.run_ids)["value"].to_numpy(float)
+            if (np.nan_to_num(loss, nan=1.0) > 0).all() and np.isfinite(loss).any():
+                losses[str(task)] = loss
         found = _scores_of(by_metric, named.get(str(task), ""))
         if len(found) > 1:
             undecided[str(task)] = found
@@ -97,9 +97,6 @@ def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTab
                 f"{table.source} (scores): task {task!r}: {metric} is not within 0 to 1"
             )
         columns[str(task)] = value, _binomial_error(value, part["n_instances"].to_numpy(float))
-        own = next((m for m in LOSSES if m in by_metric), None)
-        if own is not None:
-            losses[str(task)] = by_metric[own].reindex(design.run_ids)["value"].to_numpy(float)
     if undecided:
         _ask(undecided, table.scores_source)
     if not columns:
@@ -109,14 +106,14 @@ def read_scores(table: RunTable, chance: Mapping[str, float] | None) -> ScoreTab
             f"({', '.join((PRIMARY, *SCORES))}; found: {have})"
         )
     tasks = list(columns)
-    whole = all(t in losses and (np.nan_to_num(losses[t], nan=1.0) > 0).all() for t in tasks)
     return ScoreTable(
         design,
         tasks,
         chance_floors(tasks, chance),
         np.stack([columns[t][0] for t in tasks], 1),
         np.stack([columns[t][1] for t in tasks], 1),
-        np.stack([losses[t] for t in tasks], 1) if whole else None,
+        np.stack(list(losses.values()), 1) if losses else None,
+        list(losses),
     )
 
 

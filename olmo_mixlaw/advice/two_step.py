@@ -2,7 +2,7 @@
 
     loss = E + A N^-alpha + B D^-beta           accuracy = lo + (hi - lo) sigma(-k (loss - x0))
 
-Bhagia et al. 2024 (arXiv 2412.04403), with the chance floor `lo` fixed. Runs nearer the target
+Bhagia et al. 2024 (arXiv 2412.04403); the second step is `accuracy_step`. Runs nearer the target
 count more: both forms are approximations, and a small early checkpoint says little of a 7B model.
 """
 
@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from olmo_mixlaw.advice.curve import TOP_PRIOR, chance_floors, highest, sigmoid_curve
+from olmo_mixlaw.advice.accuracy_step import Curves, Rows, fit_curves
+from olmo_mixlaw.advice.curve import chance_floors, highest
 from olmo_mixlaw.errors import DataError, FitError
-from olmo_mixlaw.laws.engine.search import learn_noise
-from olmo_mixlaw.laws.engine.solver import Prior, Problems, solve
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.formulas.no_mixture import NoMixture
 from olmo_mixlaw.laws.law import Settings
@@ -27,41 +26,44 @@ from olmo_mixlaw.runs import Design
 # Step 1, without a mixture.
 LOSSES = NoMixture()
 COLUMNS = ["run_id", "N", "D", "task", "bpb", "accuracy"]
-# An accuracy counts as at least this much: its logarithm must stay finite.
-LEAST_ACCURACY = 1e-6
-STEP2_ROUNDS = 4
+# A task whose best score is no more than this above chance is not learnt.
+LEAST_LEARNT = 0.02
 
 
 @dataclass(frozen=True)
 class TwoStepOptions:
-    """What the two steps read of a table with checkpoints, chosen on the ladder's own 1.3B runs.
+    """What the two steps read of a table with checkpoints, chosen on held-out sizes.
 
     Step 1 takes the mean of a run's last `window` checkpoints; step 2 takes the checkpoints after
-    the first `skip` of each run, smoothed over `window`. A row counts (N D)^`focus`. `huber` is
-    in units of the residual noise.
+    the first `skip` of each run, smoothed over `window`. A row counts (N D)^`focus`. `huber` and
+    `score_huber` are where errors of losses and of scores bend, in units of the residual noise.
     """
 
     window: int = 5
-    skip: float = 0.8
+    skip: float = 0.95
     focus: float = 1.0
     huber: float = 2.0
+    score_huber: float = 3.0
 
 
 @dataclass(frozen=True)
 class TwoStep:
-    """The fitted chain for T tasks: `step1` is a Fit of task losses, `theta` (T, 3) is step 2.
+    """The fitted chain for T tasks: `step1` is a Fit of task losses, `curves` are step 2.
 
-    `theta` holds log k, x0 and the logit of (hi - lo) / (1 - lo); `noise` (T,) is the residual
-    standard deviation of log accuracy. `unlearnt` names tasks that no run scores above chance.
+    `floors` (T,) are what guessing scores; `unlearnt` names tasks that no run scores above it.
     """
 
     tasks: list[str]
     floors: np.ndarray
     step1: Fit
-    theta: np.ndarray
-    noise: np.ndarray
+    curves: Curves
     options: TwoStepOptions
     unlearnt: list[str] = field(default_factory=list)
+
+    @property
+    def noise(self) -> np.ndarray:
+        """The residual standard deviation of log accuracy (T,)."""
+        return self.curves.noise
 
     def task_loss(self, n_params: Any, n_tokens: Any) -> np.ndarray:
         """Task losses (R, T), in the table's unit (bits a byte), for sizes and budgets (R,)."""
@@ -70,7 +72,7 @@ class TwoStep:
 
     def accuracy(self, loss: np.ndarray) -> np.ndarray:
         """Accuracy (R, T) at task losses (R, T)."""
-        return _accuracy(self.theta, self.floors, loss.T)[0].T
+        return self.curves.accuracy(loss)
 
     def predict(self, n_params: Any, n_tokens: Any) -> tuple[np.ndarray, np.ndarray]:
         """Task loss and chained accuracy, (R, T) each."""
@@ -78,27 +80,23 @@ class TwoStep:
         return loss, self.accuracy(loss)
 
     def parameters(self) -> pd.DataFrame:
-        """Step 2's k, x0 and asymptotes, a row a task; step 1's are `step1.parameters`."""
+        """Step 2's k, x0, chance, asymptotes and r, a row a task; step 1's are `step1.parameters`.
+
+        r is how much of a run's own deviation from the law's loss shows in its score.
+        """
+        theta, least = self.curves.theta, self.curves.least
         return pd.DataFrame(
             {
                 "task": self.tasks,
-                "k": np.exp(self.theta[:, 0]),
-                "x0": self.theta[:, 1],
-                "lo": self.floors,
-                "hi": highest(self.theta[:, 2], self.floors),
+                "k": np.exp(theta[:, 0]) / least,
+                "x0": theta[:, 1] * least,
+                "chance": self.floors,
+                "lo": self.curves.low,
+                "hi": highest(theta[:, 2], self.curves.low),
+                "r": 1 / (1 + np.exp(-theta[:, 4])),
                 "noise": self.noise,
             }
         )
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Step 2's rows: smoothed losses and accuracies (T, r), NaN-padded, weights and run numbers."""
-
-    loss: np.ndarray
-    accuracy: np.ndarray
-    weight: np.ndarray
-    run: np.ndarray
 
 
 def fit_two_step(
@@ -127,7 +125,8 @@ def fit_with_replicates(
 ) -> tuple[TwoStep, list[TwoStep]]:
     """`fit_two_step` and refits to resampled runs, each warm-started, for intervals.
 
-    Runs are drawn with replacement, all checkpoints of a run together.
+    Runs are drawn with replacement, all checkpoints of a run together; where a column `cluster`
+    says that rows which count as runs are checkpoints of one model, all of that model together.
     """
     options = options or TwoStepOptions()
     frame = checked_tasks(frame)
@@ -137,20 +136,29 @@ def fit_with_replicates(
     rows = _step2_rows(frame, tasks, design.run_ids, options)
     focus = _focus(design.n_params * design.n_tokens, options)
     step1 = _fit_losses(design, focus, options, seed)
-    theta, noise = _fit_accuracy(rows, floors, options, None)
+    curves = fit_curves(rows, _expected(step1, rows), floors, options.score_huber)
     best = np.nanmax(rows.accuracy, axis=1)
-    unlearnt = [t for t, b, lo in zip(tasks, best, floors, strict=True) if b < lo + 0.02]
-    whole = TwoStep(tasks, floors, step1, theta, noise, options, unlearnt)
+    unlearnt = [t for t, b, lo in zip(tasks, best, floors, strict=True) if b < lo + LEAST_LEARNT]
+    whole = TwoStep(tasks, floors, step1, curves, options, unlearnt)
     rng = np.random.default_rng(seed)
-    others = []
+    cluster = _clusters(frame, design.run_ids)
+    count, others = int(cluster.max()) + 1, []
     for _ in range(replicates):
-        drawn = np.bincount(rng.integers(len(design), size=len(design)), minlength=len(design))
+        drawn = np.bincount(rng.integers(count, size=count), minlength=count)[cluster]
         counts = (focus * drawn)[None]
         [losses] = LOSSES.refits(step1, design, counts, iterations=30, tolerance=1e-5)
         again = replace(rows, weight=rows.weight * drawn[rows.run])
-        theta, noise = _fit_accuracy(again, floors, options, whole)
-        others.append(replace(whole, step1=losses, theta=theta, noise=noise))
+        bent = fit_curves(again, _expected(losses, rows), floors, options.score_huber, curves)
+        others.append(replace(whole, step1=losses, curves=bent))
     return whole, others
+
+
+def _clusters(frame: pd.DataFrame, run_ids: list[str]) -> np.ndarray:
+    """The number of each run's cluster (R,)."""
+    if "cluster" not in frame:
+        return np.arange(len(run_ids))
+    names = frame.astype({"run_id": str}).groupby("run_id")["cluster"].first()
+    return np.unique(names.loc[run_ids].astype(str), return_inverse=True)[1]
 
 
 def checked_tasks(frame: pd.DataFrame, where: str = "the table of tasks") -> pd.DataFrame:
@@ -219,84 +227,40 @@ def _fit_losses(design: Design, focus: np.ndarray, options: TwoStepOptions, seed
     return LOSSES.fit(design, seed=seed, settings=settings, weight=focus)
 
 
+def _expected(step1: Fit, rows: Rows) -> np.ndarray:
+    """What the first step says of step 2's rows (T, r)."""
+    n, d = rows.scales.T
+    return rows.expected(step1.predict(np.ones((len(n), 1)), n, d))
+
+
 def _step2_rows(
     frame: pd.DataFrame, tasks: list[str], run_names: list[str], options: TwoStepOptions
-) -> _Rows:
+) -> Rows:
+    """The smoothed checkpoints of step 2."""
     number = {name: i for i, name in enumerate(run_names)}
-    columns = []
-    for task in tasks:
-        parts = []
-        for name, run in frame[frame["task"] == task].groupby("run_id", sort=False):
-            first = min(int(np.ceil(options.skip * len(run))), len(run) - 1)
-            smooth = run[["bpb", "accuracy"]].rolling(options.window, min_periods=1).mean()
-            compute = run["N"].to_numpy(float) * run["D"].to_numpy(float)
-            which = np.full(len(run), number[str(name)])
-            parts.append(np.c_[smooth.to_numpy(), compute, which][first:])
-        columns.append(np.concatenate(parts))
-    table = np.full((4, len(tasks), max(len(c) for c in columns)), np.nan)
-    for i, values in enumerate(columns):
-        table[:, i, : len(values)] = values.T
-    loss, accuracy, compute, which = table
-    accuracy = np.where(accuracy > 0, accuracy, np.nan)
-    weight = np.nan_to_num(_focus(compute, options))
-    return _Rows(loss, accuracy, weight, np.nan_to_num(which).astype(int))
-
-
-def _fit_accuracy(
-    rows: _Rows, floors: np.ndarray, options: TwoStepOptions, warm: TwoStep | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Step 2: theta (T, 3) and the noise of log accuracy (T,).
-
-    The prior of k times the spread of losses, a shape without a unit, is learnt from all tasks.
-    """
-    tasks = len(rows.loss)
-    width = np.maximum(np.nanstd(rows.loss, 1), 1e-3)
-    start = np.nanmedian(rows.loss, 1) - width
-    mean = np.c_[np.log(1.5 / width), start, np.full(tasks, TOP_PRIOR[0])]
-    sd = np.c_[np.ones(tasks), 2 * width, np.full(tasks, TOP_PRIOR[1])]
-    reach = np.c_[np.full(tasks, 5.0), 30 * width, np.full(tasks, 3.0)]
-
-    def evaluate(theta: np.ndarray, group: np.ndarray, some: slice, jacobian: bool) -> Any:
-        loss = np.nan_to_num(rows.loss[group][:, some])
-        value, slopes = _accuracy(theta, floors[group], loss)
-        return value, slopes if jacobian else None
-
-    noise = np.full(tasks, 0.05) if warm is None else warm.noise
-    theta = mean if warm is None else warm.theta
-    problems = Problems(
-        evaluate=evaluate,
-        log_loss=np.log(rows.accuracy),
-        prior=Prior(mean, sd, mean - reach, mean + reach),
-        noise=noise,
-        huber=options.huber,
-        weight=rows.weight,
+    runs = frame.groupby(["task", "run_id"], sort=False)
+    smooth = runs[["bpb", "accuracy"]].rolling(options.window, min_periods=1).mean()
+    size = runs["D"].transform("size")
+    first = np.minimum(np.ceil(options.skip * size), size - 1)
+    rows = frame.assign(**smooth.droplevel([0, 1]), run=frame["run_id"].astype(str).map(number))[
+        runs.cumcount() >= first
+    ]
+    scales, at = np.unique(rows[["N", "D"]].to_numpy(float), axis=0, return_inverse=True)
+    rows = rows.assign(
+        place=rows.groupby("task").cumcount(),
+        at=at.ravel(),
+        compute=rows["N"].astype(float) * rows["D"],
     )
-    for step in range(STEP2_ROUNDS if warm is None else 2):
-        found = solve(problems, np.arange(tasks), theta, iterations=100 if warm is None else 30)
-        theta = found.theta
-        if warm is None:
-            problems = replace(problems, noise=learn_noise(problems, theta))
-        if step == (1 if warm is None else 0):
-            errors = np.sqrt(np.diagonal(np.linalg.inv(found.curvature), axis1=1, axis2=2))
-            middle, spread = shared_prior(theta[:, 0] + np.log(width), errors[:, 0])
-            mean = np.c_[middle - np.log(width), mean[:, 1:]]
-            sd = np.c_[np.full(tasks, spread), sd[:, 1:]]
-            problems = replace(problems, prior=replace(problems.prior, mean=mean, sd=sd))
-    return theta, problems.noise
 
+    def wide(column: str) -> np.ndarray:
+        return rows.pivot(index="task", columns="place", values=column).loc[tasks].to_numpy(float)
 
-def shared_prior(values: np.ndarray, errors: np.ndarray, least: float = 0.1) -> tuple[float, float]:
-    """Mean and spread of a parameter over tasks, the part due to the fits' errors taken off.
-
-    The moment estimator of a random-effects model; the spread is at least `least`.
-    """
-    weight = 1 / (errors**2 + max(float(np.var(values)), least**2))
-    spread = np.sqrt(max(float(np.var(values) - np.mean(errors**2)), least**2))
-    return float((weight * values).sum() / weight.sum()), float(spread)
-
-
-def _accuracy(theta: np.ndarray, floors: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Accuracy (M, r) and slopes (M, r, 3) for theta (M, 3), floors (M,) and losses (M, r)."""
-    log_k, x0, top = (theta[:, i : i + 1] for i in range(3))
-    value, _, slopes = sigmoid_curve(log_k, x0, top, floors[:, None], loss)
-    return np.maximum(value, LEAST_ACCURACY), slopes
+    accuracy = wide("accuracy")
+    return Rows(
+        loss=wide("bpb"),
+        accuracy=np.where(accuracy > 0, accuracy, np.nan),
+        weight=np.nan_to_num(_focus(wide("compute"), options)),
+        run=np.nan_to_num(wide("run")).astype(int),
+        scale=np.nan_to_num(wide("at")).astype(int),
+        scales=scales,
+    )

@@ -235,6 +235,9 @@ def fit(
         print(f"saved to {scores.save(benchmark)}")
         answer.document["benchmark"] = {
             "route": scores.route,
+            "routes": scores.routes,
+            "refused": scores.refused,
+            "unpredictable": scores.unpredictable,
             "held_out": scores.split,
             "errors": scores.errors,
             "tasks": curves,

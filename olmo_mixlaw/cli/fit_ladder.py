@@ -194,7 +194,7 @@ def say_what_is_not_known(chain: TwoStep, result: pd.DataFrame, replicates: int)
     elif not result.attrs["form_error"]:
         print(
             f"note: fewer than three sizes are apart (by {APART - 1:.0%}), so how far the law errs "
-            "beyond them isn't known: the intervals hold the luck of runs and the noise of scores"
+            "beyond them isn't known: the intervals take what it does on public ladders"
         )
 
 

@@ -12,13 +12,13 @@ from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.cli.counts import COUNT, counted
 from olmo_mixlaw.cli.knowledge import learn_options, learned_ratios
+from olmo_mixlaw.cli.objective import objective_of
 from olmo_mixlaw.cli.options import (
     BOOTSTRAP,
     LEVEL,
     NO_LEVEL,
     SEED,
     check_figure,
-    loaded,
     pairs,
     refits,
     refuse_input,
@@ -38,7 +38,7 @@ BEYOND_TRIED = 0.02
 
 
 @click.command()
-@click.argument("fit_path", metavar="FIT")
+@click.argument("fit_path", metavar="FIT", required=False)
 @recipe_option
 @click.option("--n-params", type=COUNT, default=np.nan, help="Parameters of the target model.")
 @click.option(
@@ -60,7 +60,14 @@ BEYOND_TRIED = 0.02
     default=None,
     metavar="FILE",
     help="Maximise the mean score of a benchmark that `fit --benchmark` saved, instead of "
-    "minimising losses.",
+    "minimising losses. Without a FIT, over the losses that it was fitted with.",
+)
+@click.option(
+    "--goal",
+    default=None,
+    metavar="FILE",
+    help="A YAML of families of tasks with weights: a shipped name (configs/goals) or a path. The "
+    "tasks are those of the --benchmark, else the targets.",
 )
 @click.option("--target-weight", multiple=True, metavar="TARGET=W", help="Weight of a target.")
 @click.option("--task-weight", multiple=True, metavar="TASK=W", help="Weight of a benchmark task.")
@@ -121,12 +128,13 @@ BEYOND_TRIED = 0.02
 @answers
 def optimize(
     answer: Answer,
-    fit_path: str,
+    fit_path: str | None,
     n_params: float,
     n_active: float | None,
     n_tokens: float,
     path: tuple[str, ...],
     benchmark: str | None,
+    goal: str | None,
     target_weight: tuple[str, ...],
     task_weight: tuple[str, ...],
     at_least: tuple[str, ...],
@@ -151,15 +159,8 @@ def optimize(
     from olmo_mixlaw.laws.choice.uncertainty import predicted_interval
 
     check_figure(figure)
-    fitted, goal = loaded(fit_path, level), None
-    if task_weight and not benchmark:
-        raise ConfigError("--task-weight: needs --benchmark")
-    if benchmark:
-        from olmo_mixlaw.advice.scores import Scores
-
-        scores = Scores.load(benchmark)
-        fitted = scores.fit_below(fitted)
-        goal = scores.goal(fitted, pairs(task_weight, "--task-weight") or None)
+    sought = objective_of(fit_path, benchmark, goal, target_weight, task_weight, level)
+    fitted, scored = sought.fit, sought.goal
     if bootstrap and benchmark:
         raise ConfigError("--bootstrap: refits losses, not a --benchmark; leave one of them out")
     if tolerance is not None and not 0 < tolerance < np.inf:
@@ -170,11 +171,11 @@ def optimize(
         raise ConfigError("--cap-tokens: needs --available, the tokens that domains have")
     if max_epochs is not None and not available:
         raise ConfigError("--max-epochs: needs --available, the tokens that domains have")
-    refuse_input("--out", out, fit_path, benchmark, options["table"])
+    refuse_input("--out", out, fit_path, benchmark, goal, options["table"])
     steps = [_scale(text) for text in path]
     how: dict[str, Any] = {
-        "objective": goal,
-        "target_weights": pairs(target_weight, "--target-weight") or None,
+        "objective": scored,
+        "target_weights": sought.target_weights,
         "lower": pairs(at_least, "--at-least"),
         "upper": pairs(at_most, "--at-most"),
         "available_tokens": pairs(available, "--available", counted) or None,
@@ -216,8 +217,13 @@ def optimize(
         ranges["low"], ranges["high"] = found["low"], found["high"]
     if best.verdict:
         answer.show(f"{best.verdict}\n")
-    answer.show(f"{fitted.law.label}, fitted to {fitted.n_rows} runs ({fit_path}){_held(fitted)}\n")
-    answer.show(_text(best, ranges, losses, goal))
+    where = fit_path or benchmark
+    answer.show(f"{fitted.law.label}, fitted to {fitted.n_rows} runs ({where}){_held(fitted)}\n")
+    answer.show(_text(best, ranges, losses, scored))
+    by_family = sought.by_family(best)
+    if by_family is not None:
+        answer.show(f"mean {'loss' if scored is None else 'score'} of each family")
+        answer.show(by_family.to_string(index=False, float_format="{:.4f}".format))
     for domain, least in learned.items():
         answer.show(f"to be learned, {domain} was kept at {least:.4f} or more")
     walk = None
@@ -227,8 +233,9 @@ def optimize(
         turned = walk.drop(columns=["n_params", "n_tokens"]).set_axis(heads, axis=0).T
         answer.show("\nalong the path (parameters,tokens)")
         answer.show(turned.to_string(float_format="{:.4f}".format))
-    answer.document = document(fitted, best, ranges, losses, goal)
+    answer.document = document(fitted, best, ranges, losses, scored)
     answer.document |= {"path": walk, "saved": out, "learned": learned or None}
+    answer.document |= {"families": by_family}
     if figure:
         from olmo_mixlaw.report import law_figures
 

@@ -1,4 +1,4 @@
-"""A recipe: the options of `fit`, `compare`, `optimize` and `predict` in one small YAML.
+"""A recipe: the options of `fit`, `compare`, `optimize`, `predict` and `scores` in one small YAML.
 
 `--recipe NAME` takes a shipped one (`configs/fits/`) or a path. An option on the command line wins
 over the recipe; a file that the recipe names is looked for here, then beside the recipe.
@@ -16,7 +16,7 @@ from olmo_mixlaw import schema
 from olmo_mixlaw.shipped import find_config
 
 FOLDER = "configs/fits"
-FILES = ("table", "ratios", "metrics")
+FILES = ("table", "ratios", "metrics", "goal")
 
 
 @dataclass
@@ -41,6 +41,8 @@ class Recipe:
     n_active: float | None = None
     n_tokens: float | None = None
     path: list[str] = field(default_factory=list)
+    goal: str | None = None
+    current: dict[str, float] = field(default_factory=dict)
     target_weight: dict[str, float] = field(default_factory=dict)
     task_weight: dict[str, float] = field(default_factory=dict)
     at_least: dict[str, float] = field(default_factory=dict)

@@ -57,14 +57,16 @@ def read_scores(
     tasks: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     model_hash: str | None = None,
+    prefer: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The scores in a folder of OLMES, olmo-eval or `evaluate`, or in result files of a harness.
 
     `tasks` and `metrics` select, and must be there; `model_hash` selects where a folder holds
     several models. Where a task was scored more than once, the newest record holds, and
     `frame.attrs["duplicates"]` says which were left out. `frame.attrs["primary"]` says which
-    metric of a task is its score, `frame.attrs["why"]` by which rule (`ranges.choose`); where
-    none tells, the task has no primary metric, which standard error says. A number of documents
+    metric of a task is its score, `frame.attrs["why"]` by which rule (`ranges.choose`, which takes
+    the first of `prefer` where its evaluator doesn't say); where none tells, the task has no
+    primary metric, which standard error says. A number of documents
     that no record says is NaN. Raises `DataError` for a folder without scores, a file that is cut
     off, a value that isn't finite or not in its metric's range, or records of several models or
     of two datasets under one name.
@@ -83,20 +85,21 @@ def read_scores(
             frame = frame[known.isin(asked)].reset_index(drop=True)
     frame.attrs["duplicates"] = duplicates
     chosen = {
-        record.task: choose(_primary(record.line), numbers_of(record.line)) for record in records
+        record.task: choose(_primary(record.line), numbers_of(record.line), prefer)
+        for record in records
     }
     frame.attrs["primary"] = {task: metric for task, (metric, _) in chosen.items() if metric}
     frame.attrs["why"] = {task: why for task, (_, why) in chosen.items()}
-    _say_undecided(path, records)
+    _say_undecided(path, [record for record in records if not chosen[record.task][0]])
     return frame
 
 
 def _say_undecided(path: Path, records: Sequence[TaskScores]) -> None:
-    """Names on standard error the tasks of which no rule tells the score."""
+    """Names on standard error those of the tasks that no rule tells the score of."""
     found = {}
     for record in records:
         numbers = numbers_of(record.line)
-        if not choose(_primary(record.line), numbers)[0] and PRIMARY not in numbers:
+        if PRIMARY not in numbers:
             found[record.task] = scores_among(numbers)
     said = undecided({task: scores for task, scores in found.items() if scores})
     if said:

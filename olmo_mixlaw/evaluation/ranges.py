@@ -69,11 +69,12 @@ def scores_among(metrics: Mapping[str, float]) -> list[str]:
     return [name for name in metrics if name != PRIMARY and range_of(name) == SHARE]
 
 
-def choose(named: str, metrics: Mapping[str, float]) -> tuple[str, str]:
+def choose(named: str, metrics: Mapping[str, float], prefer: Sequence[str] = ()) -> tuple[str, str]:
     """The metric that is a task's score, and why; no metric where no rule tells.
 
     An evaluator's word holds. Without it, a task's only share is its score; of several none is
-    taken, for which of `acc` and `acc_norm` is meant depends on the task.
+    taken, for which of `acc` and `acc_norm` is meant depends on the task, unless the user says it:
+    the first of `prefer` that is among them.
     """
     if named:
         return named, "its evaluator names it"
@@ -82,6 +83,8 @@ def choose(named: str, metrics: Mapping[str, float]) -> tuple[str, str]:
     found = scores_among(metrics)
     if len(found) == 1:
         return found[0], "the only score among its metrics"
+    if asked := [name for name in prefer if name in found]:
+        return asked[0], "asked for"
     if found:
         return "", f"its evaluator names none of {', '.join(found)}"
     return "", "none of its metrics is a score"

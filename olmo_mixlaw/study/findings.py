@@ -16,6 +16,7 @@ import pandas as pd
 from olmo_mixlaw import __version__
 from olmo_mixlaw.report import design_figures, figures, page
 from olmo_mixlaw.runs import RunTable
+from olmo_mixlaw.runs.available import AVAILABLE
 from olmo_mixlaw.study.analysis import (
     LEVEL,
     Answer,
@@ -216,7 +217,8 @@ def _next_section(later: NextRuns) -> page.Section:
     if later.plan is None or later.candidates is None or later.runs.empty:
         return page.Section(title, later.said, [])
     drawn = design_figures.of_plan(later.candidates, later.plan, later.unit, "FLOPs")
-    shown = later.runs.drop(columns=["n_params", "seeds"]).set_index("size")
+    cut = [name for name in later.runs if name.startswith(AVAILABLE)]
+    shown = later.runs.drop(columns=["n_params", "seeds", *cut]).set_index("size")
     shown = shown.rename(columns=lambda name: name.removeprefix("w_"))
     for column in ("n_tokens", "price"):
         shown[column] = [f"{value:.3g}" for value in shown[column]]
@@ -230,7 +232,10 @@ def _next_section(later: NextRuns) -> page.Section:
                 "the planner's laws see it, batch by batch.",
             ),
             page.table(shown),
-            page.note("Half of what this study has cost, the runs of most worth first."),
+            page.note(
+                "Half of what this study has cost, the runs of most worth first."
+                + (" Sources are cut, so that runs repeat them as the target will." if cut else "")
+            ),
         ],
     )
 

@@ -8,7 +8,7 @@ import pytest
 from law_tables import task_ladder
 
 from olmo_mixlaw.advice.ladder import Target, predict_tasks
-from olmo_mixlaw.advice.reach import FormError, form_error, groups_of, to_logit
+from olmo_mixlaw.advice.reach import USUAL_SCALE, Edge, FormError, form_error, groups_of, to_logit
 from olmo_mixlaw.advice.two_step import TwoStepOptions, checked_tasks
 
 
@@ -19,13 +19,13 @@ def test_a_law_that_is_true_errs_little_and_a_false_one_much() -> None:
     # Accuracy stops rising with size: no sigmoid of a falling loss does that.
     bent["accuracy"] = np.where(bent["N"] > 5e8, 0.9, 1.0) * bent["accuracy"]
     false = form_error(checked_tasks(bent), options)
-    assert true is not None
-    assert false is not None
+    assert true.measured
+    assert false.measured
     assert (false.scale > 1.5 * true.scale).all()
 
 
 def test_intervals_widen_with_the_reach_and_stay_between_chance_and_one() -> None:
-    form = FormError(np.array([0.5, 1.0]), 5.0, np.log(1e19), np.log(1e3))
+    form = FormError(np.array([0.5, 1.0]), 5.0, Edge(np.log(1e9), np.log(1e19), np.log(1e3)))
     reach = form.reach(np.array([1e8, 1e9, 1e10]), np.array([1e10, 1e11, 1e12]))
     assert reach[0] == 0
     assert reach[2] > reach[1] > 0
@@ -42,7 +42,17 @@ def test_intervals_widen_with_the_reach_and_stay_between_chance_and_one() -> Non
 def test_two_sizes_leave_nothing_to_hold_out() -> None:
     frame = task_ladder()
     two = checked_tasks(frame[frame["N"] < 5e8])
-    assert form_error(two, TwoStepOptions()) is None
+    found = form_error(two, TwoStepOptions())
+    assert not found.measured
+    np.testing.assert_array_equal(found.scale, [USUAL_SCALE, USUAL_SCALE])
+
+
+def test_a_larger_size_is_beyond_the_runs_whatever_its_compute() -> None:
+    edge = Edge(np.log(1e9), np.log(1e20), np.log(1e4))
+    small, large, long = edge.reach(np.array([1e8, 1e10, 1e9]), np.array([1e11, 1e9, 1e13]))
+    assert small == 0
+    assert large == pytest.approx(1 / 4)
+    assert long == pytest.approx(2 / 4)
 
 
 def test_intervals_hold_a_larger_model_whose_scores_the_law_does_not_describe() -> None:
@@ -59,12 +69,11 @@ def test_intervals_hold_a_larger_model_whose_scores_the_law_does_not_describe() 
 
 
 def test_the_overflow_of_whole_numbers_is_avoided() -> None:
-    form = FormError(np.ones(1), 5.0, 10.0, 5.0)
+    form = FormError(np.ones(1), 5.0, Edge(5.0, 10.0, 5.0))
     assert np.isfinite(form.reach(np.array([7_000_000_000]), np.array([4_000_000_000_000]))).all()
     whole = task_ladder()[["N", "D"]].astype("int64")
     frame = task_ladder().assign(N=whole["N"], D=whole["D"])
     error = form_error(checked_tasks(frame), TwoStepOptions())
-    assert error is not None
     assert np.isfinite(error.scale).all()
     assert isinstance(frame, pd.DataFrame)
 
@@ -87,7 +96,7 @@ def test_near_equal_sizes_are_one_and_say_nothing_of_the_form() -> None:
         for s in sizes
     ]
     near = pd.concat(rows, ignore_index=True)
-    assert form_error(checked_tasks(near), TwoStepOptions()) is None
+    assert not form_error(checked_tasks(near), TwoStepOptions()).measured
     chain, result = predict_tasks(near, [Target("large", 4e9, 4e11)], replicates=10)
     assert not result.attrs["form_error"]
     assert (result["high"] < 1).all()
@@ -101,7 +110,7 @@ def test_the_noise_of_scores_is_not_taken_for_an_error_of_the_form() -> None:
     twin = frame[frame["N"] == 1e9].assign(N=1.2e9)
     twin["run_id"] += "-twin"
     error = form_error(checked_tasks(pd.concat([frame, twin])), TwoStepOptions())
-    assert error is not None
+    assert error.measured
     assert (error.scale < 3).all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from law_tables import DOMAINS, grid, score_of, scored_study, table_of, transfer_losses
 
 from olmo_mixlaw.advice import near_optimal, optimum
-from olmo_mixlaw.advice.scores import ScoreLaw, Scores, _curve, fit_scores
+from olmo_mixlaw.advice.scores import ScoreLaw, Scores, fit_scores
+from olmo_mixlaw.advice.scores.curves import curve as _curve
 from olmo_mixlaw.errors import ConfigError, DataError, FitError
 from olmo_mixlaw.laws import fit
 
@@ -85,30 +87,27 @@ def test_a_benchmark_is_a_goal_of_the_optimum(scored: Scores) -> None:
 
 def test_the_route_with_less_held_out_error_is_taken() -> None:
     with_losses = fit_scores(scored_study(own_loss=True), chance=CHANCE)
-    assert set(with_losses.errors) == {"domains", "two_step"}
-    assert with_losses.route == min(with_losses.errors, key=with_losses.errors.__getitem__)
+    # Of a run's own losses the domains' are exact here, the tasks' 5 % off.
+    assert with_losses.routes == {"quiz": "domains", "coding": "domains"}
+    errors = with_losses.task_errors["coding"]
+    assert errors["domains"] == min(errors.values())
+    assert set(errors) == {"two_step", "domains", "tasks", "mixture", "constant", "compute"}
     assert "the largest size was held out" in with_losses.text()
-    assert set(fit_scores(scored_study(), chance=CHANCE).errors) == {"domains"}
-
-
-def test_two_steps_are_taken_where_scores_ignore_the_mixture() -> None:
-    table = scored_study(own_loss=True)
-    own = table.scores[table.scores["metric"] == "bpb"].copy()
-    own["value"] = 0.5 + 0.6 * (own["n_params"].to_numpy() / 4e7) ** -0.5
-    right = table.scores[table.scores["metric"] == "acc_raw"].copy()
-    right["value"] = 0.25 + 0.7 / (1 + np.exp(-6 * (1.1 - own["value"].to_numpy())))
-    chosen = fit_scores(replace(table, scores=pd.concat([own, right])), chance=CHANCE)
-    assert chosen.route == "two_step"
-    assert chosen.errors["two_step"] < 0.5 * chosen.errors["domains"]
-    assert chosen.fit_below(fit("transfer", table)) is chosen.fit
-    even = optimum(chosen.fit, 1.6e8, 1e9, objective=chosen.goal())
-    assert set(even.scores) == {"quiz", "coding"}
+    assert "two_step" not in fit_scores(scored_study(), chance=CHANCE).errors
 
 
 def test_it_is_saved_and_read_back(scored: Scores, tmp_path: Path) -> None:
     again = Scores.load(scored.save(tmp_path / "scores.json"))
     h = np.full((1, 4), 0.25)
-    np.testing.assert_allclose(again.predict(h, 1e9, 1e9), scored.predict(h, 1e9, 1e9))
+    where, exact = (h, 1e9, 1e9), {"rtol": 1e-12}
+    np.testing.assert_allclose(again.predict(*where), scored.predict(*where), **exact)
+    np.testing.assert_allclose(again.interval(*where), scored.interval(*where), **exact)
+    assert again.text() == scored.text()
+    old = json.loads((tmp_path / "scores.json").read_text())
+    del old["format"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    with pytest.raises(DataError, match="fit the scores again"):
+        Scores.load(tmp_path / "old.json")
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(DataError, match="not a saved benchmark"):
         Scores.load(tmp_path / "other.json")

@@ -33,7 +33,7 @@ def test_a_plan_is_printed_and_written(
     assert runs["price"].sum() <= 2e13
     shares = runs[["w_web", "w_code", "w_books"]].sum(axis=1)
     assert np.allclose(shares, 1)
-    assert f"Buy {runs['seeds'].sum()} runs" in said
+    assert f"{runs['seeds'].sum()} runs, " in said
     assert "is then expected to be" in said
     for size, some in runs.groupby("size"):
         assert f"{some['seeds'].sum()} of {size}" in said

@@ -128,7 +128,7 @@ def test_the_report_says_which_runs_to_buy_next(study_file, tmp_path):
     page = found.report.read_text()
     assert "<h2>Next runs worth buying</h2>" in page
     later = found.document["next_runs"]
-    assert later["said"].startswith("Buy ")
+    assert later["said"].startswith(("Buy ", "No runs pay "))
     spent = sum(run.rung.training_flops(run.n_tokens) for run in plan(study))
     assert 0 < later["runs"]["price"].sum() <= 0.5 * spent
     made = {(run.rung.name, *np.round(list(run.ratios.values()), 4)) for run in plan(study)}

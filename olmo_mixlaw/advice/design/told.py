@@ -63,8 +63,12 @@ def sentence(plan: Plan, runs: pd.DataFrame, unit: str, target: str, spent: str)
     bought = [f"{row.runs} of {row.size}" for row in sizes.itertuples()]
     said = f"{', '.join(bought[:-1])} and {bought[-1]}" if len(bought) > 1 else bought[0]
     (before, after), (unsure, sure) = plan.expected_regret, plan.expected_error
+    count = f"{int(runs['seeds'].sum())} runs, {said} ({spent})"
+    lead = f"Buy {count}"
+    if plan.pays == 0:
+        lead = f"No runs pay by the mixture alone. Those of most worth are {count}"
     return (
-        f"Buy {int(runs['seeds'].sum())} runs, {said} ({spent}): the mixture that they pick for "
+        f"{lead}: the mixture that they pick for "
         f"{target} is then expected to be {after:.2g} {label(unit)} from the best one (now "
         f"{before:.2g}), and its loss to be known to +-{100 * sure:.2g} % (now {100 * unsure:.2g} "
         "%, one standard deviation)."
