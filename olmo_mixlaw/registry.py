@@ -189,6 +189,7 @@ LAWS = Registry(
         "regmix": "olmo_mixlaw.laws.learners.regmix:RegMix",
         "regmix_fast": "olmo_mixlaw.laws.learners.regmix:FastRegMix",
         "regimes": "olmo_mixlaw.laws.learners.regimes:Regimes",
+        "two_fidelity": "olmo_mixlaw.laws.learners.two_fidelity:TwoFidelity",
         "stack": "olmo_mixlaw.laws.learners.stack:Stack",
         "competition": "olmo_mixlaw.laws.formulas.competition:Competition",
         "competition_noise": "olmo_mixlaw.laws.formulas.competition:CompetitionNoise",
