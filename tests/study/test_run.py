@@ -63,7 +63,7 @@ def test_study_ends_with_table_fits_proposal_and_report(undisturbed):
     assert (table.scores["task"] == "bio_recall").any()
     assert {p.name for p in (output / "fits").iterdir()} == {"no_mixture.json", "transfer.json"}
     report = (output / "report.html").read_text()
-    assert report.count("<svg") == 4
+    assert report.count("<svg") == 5
     assert not re.search(r'(src|href)="(https?:)?//', report)
     assert str(output / "report.html") in said
     assert "proposed mixture for w64" in said
