@@ -17,7 +17,7 @@ LADDER = Path(__file__).resolve().parents[2] / "benchmarks" / "data" / "p6_olmo_
 
 
 def test_a_larger_model_is_predicted() -> None:
-    """The prior expects a higher ceiling than this table's .95, so the farther the more is missed."""
+    """The prior expects a higher ceiling than this table's .95: the farther, the more is missed."""
     chain = fit_two_step(task_ladder(noise=0.003))
     for n, d, most in ((5e9, 3e11, 0.02), (2e10, 1e12, 0.04)):
         loss, accuracy = chain.predict(n, d)

@@ -46,11 +46,7 @@ def test_a_run_stopped_at_any_step_ends_the_same(write: Write, stop: int) -> Non
 @pytest.mark.parametrize("stop", [1, 7])
 def test_a_run_that_begins_from_another_resumes_as_itself(write: Write, stop: int) -> None:
     base = train(write("base", seed=3))
-    begins = {
-        "load_path": str(base),
-        "reset_trainer_state": True,
-        "reset_optimizer_state": True,
-    }
+    begins = {"load_path": str(base), "reset_trainer_state": True, "reset_optimizer_state": True}
     whole = train(write("whole", **begins))
     assert whole.name == "step12-unsharded"
     assert not same_weights(whole, train(write("cold")))
