@@ -15,8 +15,13 @@ from design_strategies import SLACK
 from olmo_mixlaw.advice.design import Candidates, Target, plan_runs
 
 
-def planned(pool: Pool, budgets: Sequence[float], seed: int) -> list[np.ndarray]:
-    """The runs bought with each of the ascending budgets: those of the last one, and a batch."""
+def planned(
+    pool: Pool, budgets: Sequence[float], seed: int, error_part: float = 0.5
+) -> list[np.ndarray]:
+    """The runs bought with each of the ascending budgets: those of the last one, and a batch.
+
+    `error_part` is how much the forecast's error counts beside the choice of mixture.
+    """
     offered = Candidates(pool.design.domains, pool.ratios, pool.n_params, pool.n_tokens, pool.price)
     target = Target(float(pool.held.n_params[0]), float(pool.held.n_tokens[0]))
     bought, found = np.array([], int), []
@@ -32,6 +37,7 @@ def planned(pool: Pool, budgets: Sequence[float], seed: int) -> list[np.ndarray]
                 budget=money,
                 seen=pool.bought(bought) if len(bought) else None,
                 targets=pool.design.targets,
+                error_part=error_part,
                 seed=seed,
             )
             bought = np.r_[bought, left[plan.rows]]
