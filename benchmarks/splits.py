@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from tables import Table, joined
 
+from olmo_mixlaw.advice.scores.by_size import size_groups as scale_groups
 from olmo_mixlaw.laws.choice.holdout import Split, reaching_splits, sampled_splits
 from olmo_mixlaw.laws.choice.scoring import score
 from olmo_mixlaw.runs import Design
 
-SAME_SCALE = 1.15
 # How many times the compute of the fitted runs a row has: the groups that are told apart.
 REACHES = {"<=1": (0.0, 1.05), "1-3": (1.05, 3.0), "3-10": (3.0, 10.0), ">10": (10.0, np.inf)}
 NAN = float("nan")
@@ -63,13 +63,6 @@ def held_runs(design: Design, folds: int) -> list[Split]:
     fold_of[np.random.default_rng(0).permutation(count)] = np.arange(count) % folds
     held = fold_of[cluster]
     return [Split("held_runs", f, held != f, held == f) for f in range(folds)]
-
-
-def scale_groups(scales: np.ndarray) -> np.ndarray:
-    """A number (R,) for each scale, ascending; it stays while a scale is near the one before."""
-    levels = np.unique(scales)
-    number = np.r_[0, np.cumsum(levels[1:] > SAME_SCALE * levels[:-1])]
-    return number[np.searchsorted(levels, scales)]
 
 
 def scale_steps(design: Design, by_compute: bool = False) -> list[Split]:

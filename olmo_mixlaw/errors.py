@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 # What a line can show: names that are known, letters of one that isn't.
@@ -85,6 +85,12 @@ def closest(name: str, known: Iterable[str]) -> str | None:
         return short[0]
     near = difflib.get_close_matches(last, of_last, n=1, cutoff=0.5)
     return of_last[near[0]] if near else None
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """The first `most` of many names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _abbreviates(short: str, name: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw import schema
-from olmo_mixlaw.errors import ConfigError, closest, unknown_name
+from olmo_mixlaw.errors import ConfigError, closest, first_of, unknown_name
 from olmo_mixlaw.shipped import find_config
 
 FOLDER = "configs/goals"
@@ -141,10 +141,12 @@ class Families:
             if missing:
                 near = closest(missing[0], [bare(task) for task in tasks])
                 hint = f" (did you mean {near!r}?)" if near and len(missing) == 1 else ""
-                notes.append(f"{where}: no run has {_some(missing)}{hint}")
+                notes.append(f"{where}: no run has {first_of(missing, SHOWN)}{hint}")
         others = [task for task in tasks if task not in first]
         if others:
-            notes.append(f"{self.source}: in no family, so they don't count: {_some(others)}")
+            notes.append(
+                f"{self.source}: in no family, so they don't count: {first_of(others, SHOWN)}"
+            )
         weights = {family.name: family.weight for family in self.families}
         return Members(shares, weights, tuple(notes))
 
@@ -219,8 +221,3 @@ def _quotient(value: Any, key: str) -> float:
         return float(above) / float(below) if stroke else float(above)
     except (ValueError, ZeroDivisionError):
         raise ConfigError(f"{key}: expected a number such as 2 or 7/52, found {value!r}") from None
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

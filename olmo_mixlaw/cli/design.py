@@ -8,7 +8,7 @@ import click
 
 from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.cli.counts import COUNT
-from olmo_mixlaw.cli.options import SEED, check_figure, table_options
+from olmo_mixlaw.cli.options import SEED, bound_options, check_figure, table_options
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.runs.units import NATS
 
@@ -72,8 +72,7 @@ AIMS = {"mixture": 0.0, "both": 0.5, "forecast": 1.0}
     metavar="DOMAIN=H",
     help="The mixture about which they are drawn. Default: the mean of the table's, or equal.",
 )
-@click.option("--at-least", multiple=True, metavar="DOMAIN=H", help="Least ratio of a domain.")
-@click.option("--at-most", multiple=True, metavar="DOMAIN=H", help="Greatest ratio of a domain.")
+@bound_options
 @click.option(
     "--available",
     multiple=True,

@@ -12,7 +12,7 @@ from olmo_mixlaw.errors import ConfigError, complain
 
 if TYPE_CHECKING:
     from olmo_mixlaw.advice import Optimum
-    from olmo_mixlaw.advice.families import Members
+    from olmo_mixlaw.advice.families import Families, Members
     from olmo_mixlaw.advice.goal import Goal
     from olmo_mixlaw.advice.scores import Scores
     from olmo_mixlaw.laws.fitted import Fit
@@ -60,6 +60,7 @@ def objective_of(
         raise ConfigError("--goal: says every weight; leave out --target-weight and --task-weight")
     if not fit_path and not benchmark:
         raise ConfigError("FIT: is needed, or a --benchmark, whose own fit is taken then")
+    from olmo_mixlaw.advice.families import Families
     from olmo_mixlaw.advice.scores import Scores
 
     scores = Scores.load(benchmark) if benchmark else None
@@ -73,7 +74,7 @@ def objective_of(
     weights = pairs(task_weight, "--task-weight") or None
     members = None
     if goal_file:
-        members, weights = weighed(goal_file, scores, fitted.targets)
+        members, weights = weighed(Families.load(goal_file), scores, fitted.targets)
     if scores is None:
         return Objective(fitted, None, weights if goal_file else targets, members, weights)
     goal = scores.goal(fitted, weights)
@@ -81,16 +82,13 @@ def objective_of(
 
 
 def weighed(
-    goal_file: str, scores: Scores | None, targets: list[str]
+    families: Families, scores: Scores | None, targets: list[str]
 ) -> tuple[Members, dict[str, float]]:
-    """The families of a goal file among a benchmark's tasks or a fit's targets, and all weights.
+    """A goal file's families among a benchmark's tasks or a fit's targets, and all weights.
 
     What the file names and nothing has, and families that can't be predicted, are said on standard
     error. Raises `ConfigError`.
     """
-    from olmo_mixlaw.advice.families import Families
-
-    families = Families.load(goal_file)
     known = scores.law.tasks if scores else targets
     every = [*known, *scores.dropped, *scores.unpredictable] if scores else targets
     members = families.among(every)

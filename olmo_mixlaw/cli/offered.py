@@ -86,10 +86,11 @@ class Given:
             return pairs(given, "--target-weight") or study or None
         if given:
             raise ConfigError("--goal: says every weight; leave out --target-weight")
+        from olmo_mixlaw.advice.families import Families
         from olmo_mixlaw.cli.objective import weighed
 
         known = named or (self.domains if self.seen is None else self.seen.targets)
-        return weighed(goal_file, None, known)[1]
+        return weighed(Families.load(goal_file), None, known)[1]
 
     def offered(self, options: Mapping[str, Any], seed: int) -> tuple[Candidates, list[Offered]]:
         """The candidates, and the size of each. Raises `ConfigError`."""
@@ -97,9 +98,8 @@ class Given:
         from olmo_mixlaw.advice.simplex import bounds_of
 
         low, high = pairs(options["at_least"], "--at-least"), pairs(options["at_most"], "--at-most")
-        bounds = self.study.target.bounds if self.study is not None else {}
-        low = {**{name: ends[0] for name, ends in bounds.items()}, **low}
-        high = {**{name: ends[1] for name, ends in bounds.items()}, **high}
+        if self.study is not None:
+            low, high = self.study.target.lower | low, self.study.target.upper | high
         if options["max_epochs"] is not None and not self.available:
             raise ConfigError("--max-epochs: needs --available")
         least, most = bounds_of(

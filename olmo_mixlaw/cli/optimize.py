@@ -18,6 +18,7 @@ from olmo_mixlaw.cli.options import (
     LEVEL,
     NO_LEVEL,
     SEED,
+    bound_options,
     check_figure,
     pairs,
     refits,
@@ -71,8 +72,7 @@ BEYOND_TRIED = 0.02
 )
 @click.option("--target-weight", multiple=True, metavar="TARGET=W", help="Weight of a target.")
 @click.option("--task-weight", multiple=True, metavar="TASK=W", help="Weight of a benchmark task.")
-@click.option("--at-least", multiple=True, metavar="DOMAIN=H", help="Least ratio of a domain.")
-@click.option("--at-most", multiple=True, metavar="DOMAIN=H", help="Greatest ratio of a domain.")
+@bound_options
 @learn_options
 @click.option(
     "--available",

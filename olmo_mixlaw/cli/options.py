@@ -58,6 +58,12 @@ TABLE = (
         help="How far a run's weights may sum from 1; beyond 1e-6 they are rescaled.",
     ),
 )
+BOUNDS = (
+    click.option("--at-least", multiple=True, metavar="DOMAIN=H", help="Least ratio of a domain."),
+    click.option(
+        "--at-most", multiple=True, metavar="DOMAIN=H", help="Greatest ratio of a domain."
+    ),
+)
 SEED = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the starts."
 )
@@ -89,6 +95,8 @@ def grouped(options: Sequence[Callable]) -> Callable[[Callable], Callable]:
 
 # The ways to say which table: `--table`, or `--ratios` with `--metrics`.
 table_options = grouped(TABLE)
+# Between what a mixture's ratios must lie.
+bound_options = grouped(BOUNDS)
 
 
 def given_table(options: Mapping[str, Any]) -> RunTable:

@@ -11,7 +11,7 @@ import numpy as np
 
 from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.cli.options import loaded, refuse_input
-from olmo_mixlaw.errors import ConfigError
+from olmo_mixlaw.errors import ConfigError, first_of
 
 if TYPE_CHECKING:
     from olmo_mixlaw.swarm.reuse import Reuse
@@ -215,10 +215,10 @@ def _show(answer: Answer, plan: Reuse, whole: Mapping[str, float] | None) -> Non
     for name, kind in plan.changes.items():
         kinds.setdefault(kind, []).append(name)
     for kind, names in kinds.items():
-        answer.show(f"{kind:9} {_some(names)}")
+        answer.show(f"{kind:9} {first_of(names, SHOWN)}")
     order = np.argsort(-np.array(plan.inner), kind="stable")
     largest = [f"{plan.kept[i]} {plan.inner[i]:.3f}" for i in order]
-    answer.show(f"{'kept':9} {_some(largest)}")
+    answer.show(f"{'kept':9} {first_of(largest, SHOWN)}")
     answer.show()
     for note in plan.notes:
         answer.show(f"mind: {note}")
@@ -240,8 +240,3 @@ def _show(answer: Answer, plan: Reuse, whole: Mapping[str, float] | None) -> Non
     answer.show("\nthe whole mixture")
     for name, ratio in whole.items():
         answer.show(f"  {name:32} {ratio:.6f}")
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from olmo_mixlaw import schema
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.cli.counts import COUNT, counted
@@ -18,6 +17,7 @@ from olmo_mixlaw.cli.objective import weighed
 from olmo_mixlaw.cli.options import (
     LEVEL,
     SEED,
+    bound_options,
     check_figure,
     given_table,
     pairs,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 # How far the ratios of a mixture that is given may sum from 1, before they are rescaled.
 ROUNDED = 0.02
-OF_MIXTURE = ("mixture", "ratios")
 
 
 @click.command()
@@ -83,8 +82,7 @@ OF_MIXTURE = ("mixture", "ratios")
 @click.option(
     "--capacity", default="total", show_default=True, help="What N is: total, active or effective."
 )
-@click.option("--at-least", multiple=True, metavar="DOMAIN=H", help="Least ratio of a domain.")
-@click.option("--at-most", multiple=True, metavar="DOMAIN=H", help="Greatest ratio of a domain.")
+@bound_options
 @click.option(
     "--available",
     multiple=True,
@@ -179,8 +177,8 @@ def scores(
             joined.table, name, chance=pairs(chance, "--chance"), seed=seed, capacity=capacity
         )
         members = None
-        if goal:
-            members, weights = weighed(goal, found, [])
+        if families:
+            members, weights = weighed(families, found, [])
         sought = found.goal(task_weights=weights)
         refits = list(refits_of(found, joined.table, bootstrap, seed))
         best = advice.optimum(
@@ -249,13 +247,14 @@ def given_mixture(items: Sequence[str], domains: list[str]) -> np.ndarray:
     don't sum to 1 within 2 %, which are rescaled.
     """
     from olmo_mixlaw.laws.weights import named
+    from olmo_mixlaw.swarm.listed import read_ratios
 
     if len(items) == 1 and "=" not in items[0]:
         if not Path(items[0]).suffix and not Path(items[0]).is_file():
             raise ConfigError(
                 f"--current: expected DOMAIN=H or a YAML of a mixture, found {items[0]!r}"
             )
-        where, given = items[0], _of_file(items[0])
+        where, given = items[0], read_ratios(items[0])
     else:
         parts = tuple(part.strip() for item in items for part in item.split(",") if part.strip())
         where, given = "--current", pairs(parts, "--current")
@@ -266,16 +265,3 @@ def given_mixture(items: Sequence[str], domains: list[str]) -> np.ndarray:
             f"(domains: {', '.join(domains)})"
         )
     return ratios / ratios.sum()
-
-
-def _of_file(path: str) -> dict[str, float]:
-    """The ratios of a mixture's YAML, under `mixture`, `ratios` or at its top."""
-    values: Any = schema.read_mapping(path)
-    for key in OF_MIXTURE:
-        values = values[key] if isinstance(values, dict) and key in values else values
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: mixture: expected a mapping of domains to ratios")
-    try:
-        return {str(name): float(value) for name, value in values.items()}
-    except (TypeError, ValueError):
-        raise ConfigError(f"{path}: mixture: expected a number a domain") from None

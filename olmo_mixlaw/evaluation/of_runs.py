@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from olmo_mixlaw.errors import DataError, closest
+from olmo_mixlaw.errors import DataError, closest, first_of
 from olmo_mixlaw.evaluation.outputs import read_scores
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.runs.score_metrics import PRIMARY, with_primary
@@ -42,9 +42,9 @@ class Joined:
         lines = []
         if self.without:
             runs = f"{len(self.without)} of {of} runs have no outputs"
-            lines.append(f"{named}: {runs}: {_some(self.without)}")
+            lines.append(f"{named}: {runs}: {first_of(self.without, SHOWN)}")
         if self.strangers:
-            lines.append(f"{named}: outputs of no run, left out: {_some(self.strangers)}")
+            lines.append(f"{named}: outputs of no run, left out: {first_of(self.strangers, SHOWN)}")
         return lines
 
 
@@ -98,10 +98,5 @@ def _nothing(folder: Path, source: str, runs: list[str], there: list[str]) -> st
     hint = f" (is {near[1]!r} run {near[0]!r}?)" if near else ""
     return (
         f"{folder}: holds outputs of no run of {source}{hint}; name each folder like its run: "
-        f"{_some(runs)}; found: {_some(there) or 'nothing'}"
+        f"{first_of(runs, SHOWN)}; found: {first_of(there, SHOWN) or 'nothing'}"
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

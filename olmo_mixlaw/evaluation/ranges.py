@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from olmo_mixlaw.errors import first_of
+
 PRIMARY = "primary_score"
 # Words of a metric's name, and the range that they stand for; the first that fits holds.
 DIFFERENCES = frozenset(("diff", "delta", "gap", "change", "stderr"))
@@ -21,6 +23,7 @@ PERCENT_OR_SHARES = re.compile(r"f1|em|exact|bleu|rouge\w*|chrf")
 NAMED_SHARES = re.compile(r"exact_match|pass(@|_at_)\w+")
 SHARE, PERCENT, LOSS = (0.0, 1.0), (0.0, 100.0), (0.0, math.inf)
 ROUNDING = 1e-9
+SHOWN = 3  # tasks that a line names
 LONGEST = 80
 
 
@@ -97,6 +100,5 @@ def undecided(tasks: Mapping[str, Sequence[str]]) -> str:
         groups.setdefault(tuple(found), []).append(task)
     parts = []
     for found, names in groups.items():
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        parts.append(f"{', '.join(names[:3])}{more} ({', '.join(found)})")
+        parts.append(f"{first_of(names, SHOWN)} ({', '.join(found)})")
     return "; ".join(parts)

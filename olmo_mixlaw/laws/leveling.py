@@ -129,7 +129,7 @@ def fit_skeleton(
         weight=np.tile(weight, (len(k), 1)),
     )
     starts = np.concatenate([draw_starts(drawn, STARTS, 0, g) for g in range(len(k))])
-    best = _best(solve(problems, np.repeat(np.arange(len(k)), STARTS), starts), len(k))
+    best = solve(problems, np.repeat(np.arange(len(k)), STARTS), starts).best_of(len(k))
     for _ in range(ROUNDS):
         noise = [
             _noise(problems, best.theta, rows) for rows in np.split(np.arange(len(k)), len(KS))
@@ -215,12 +215,6 @@ def _refuse_strange(below: Level, scales: np.ndarray, losses: np.ndarray) -> Non
 
 def _few(names: list[str] | str) -> str:
     return names if isinstance(names, str) else ", ".join(names[:6]) + (" ..." * (len(names) > 6))
-
-
-def _best(found: Solutions, problems: int) -> Solutions:
-    """The end of least cost of each problem."""
-    pick = found.cost.reshape(problems, STARTS).argmin(1) + STARTS * np.arange(problems)
-    return Solutions(*(value[pick] for value in vars(found).values()))
 
 
 def _noise(problems: Problems, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:

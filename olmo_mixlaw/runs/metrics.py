@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from olmo_mixlaw.errors import ConfigError, DataError, unknown_name
+from olmo_mixlaw.errors import ConfigError, DataError, first_of, unknown_name
 from olmo_mixlaw.runs.frames import numbers, refuse, written
 from olmo_mixlaw.runs.names import (
     BITS_WORDS,
@@ -120,7 +120,7 @@ def read_metrics(
         notes.append(f"{source}: left out: {_left_out(out)}")
     matched = [f"{t} <- {c}" for c, t in named.items() if t in domains and t != c]
     if matched:
-        notes.append(f"{source}: domains without affixes: {_some(matched)}")
+        notes.append(f"{source}: domains without affixes: {first_of(matched, SHOWN)}")
     return Metrics({t: losses[c] * factor for c, t in named.items()}, found, tuple(notes))
 
 
@@ -215,9 +215,6 @@ def _kind(column: str, domains: Sequence[str]) -> str:
 
 def _left_out(out: dict[str, str]) -> str:
     reasons = dict.fromkeys(out.values())
-    return "; ".join(f"{_some([c for c in out if out[c] == why])} ({why})" for why in reasons)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return "; ".join(
+        f"{first_of([c for c in out if out[c] == why], SHOWN)} ({why})" for why in reasons
+    )

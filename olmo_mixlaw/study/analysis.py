@@ -75,8 +75,8 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
             starts=starts,
             refits=refits,
             target_weights=study.target.weights or None,
-            lower={domain: bounds[0] for domain, bounds in study.target.bounds.items()},
-            upper={domain: bounds[1] for domain, bounds in study.target.bounds.items()},
+            lower=study.target.lower,
+            upper=study.target.upper,
         )
 
     chosen = fits[comparison.choice]

@@ -51,12 +51,7 @@ def next_runs(study: StudyConfig, table: RunTable, answer: Answer) -> NextRuns:
 def _planned(study: StudyConfig, table: RunTable, answer: Answer) -> NextRuns:
     design, names = table.design(), list(study.domains)
     order = [names.index(domain) for domain in design.domains]
-    bounds = study.target.bounds
-    low, high = bounds_of(
-        design.domains,
-        {name: ends[0] for name, ends in bounds.items()},
-        {name: ends[1] for name, ends in bounds.items()},
-    )
+    low, high = bounds_of(design.domains, study.target.lower, study.target.upper)
     mixtures = draw_mixtures(MIXTURES, design.ratios.mean(0), low, high, study.seeds[0])
     tried = np.array(
         [[ratios.get(name, 0.0) for name in names] for ratios in study.mixtures.values()]

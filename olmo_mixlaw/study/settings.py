@@ -44,6 +44,16 @@ class TargetConfig:
     weights: dict[str, float] = field(default_factory=dict)  # of the objective; none: equal
     bounds: dict[str, list[float]] = field(default_factory=dict)  # domain -> [least, most]
 
+    @property
+    def lower(self) -> dict[str, float]:
+        """The least ratio of each domain that is bounded."""
+        return {domain: ends[0] for domain, ends in self.bounds.items()}
+
+    @property
+    def upper(self) -> dict[str, float]:
+        """The greatest ratio of each domain that is bounded."""
+        return {domain: ends[1] for domain, ends in self.bounds.items()}
+
 
 @dataclass
 class SlurmConfig:

@@ -41,6 +41,11 @@ def read_mixture(path: str | Path) -> dict[str, float]:
     the optimum (JSON) that `olmix fit` writes, or a source list of OLMo-core. Raises `ConfigError`
     where the ratios don't sum to 1 within 1e-3.
     """
+    return rescaled(read_ratios(path), str(path))
+
+
+def read_ratios(path: str | Path) -> dict[str, float]:
+    """The ratios of a mixture as they are written, whatever they sum to; see `read_mixture`."""
     ratios = _ratios(Path(path))
     if not ratios:
         raise ConfigError(f"{path}: holds no ratios")
@@ -48,7 +53,7 @@ def read_mixture(path: str | Path) -> dict[str, float]:
         number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
         if not number or not 0 <= ratio < math.inf:
             raise ConfigError(f"{path}: {name}: {ratio!r}: expected a ratio, 0 or above")
-    return rescaled(ratios, str(path))
+    return ratios
 
 
 def rescaled(ratios: Mapping[str, float], place: str) -> dict[str, float]:

@@ -64,7 +64,7 @@ def fit_by_size(read: ScoreTable) -> SizeLaw:
     n, d = read.design.n_params, read.design.n_tokens
     group = size_groups(n)
     sizes = np.array([np.exp(np.log(n[group == g]).mean()) for g in range(group.max() + 1)])
-    means = np.stack([_mean(read.score[group == g]) for g in range(group.max() + 1)])
+    means = np.stack([mean_of_known(read.score[group == g]) for g in range(group.max() + 1)])
     part = np.clip((means - read.floors) / (1 - read.floors), LEAST_ABOVE, MOST_ABOVE)
     line = np.zeros((2, len(read.tasks)))
     if len(sizes) > 1:
@@ -113,8 +113,9 @@ def _lines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return found
 
 
-def _mean(score: np.ndarray) -> np.ndarray:
-    """Means of columns, the mean of all columns' rows where one has none."""
-    with np.errstate(invalid="ignore"):
-        known = np.isfinite(score)
-        return np.where(known.any(0), np.nansum(score, axis=0) / known.sum(0), np.nan)
+def mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Means of columns without NaN; NaN where all is."""
+    known = np.isfinite(values)
+    count = known.sum(0)
+    total = np.where(known, values, 0.0).sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -158,7 +158,7 @@ def fit_curves(
         seen = np.nan_to_num(losses).T[columns]
         problems, starts = _problems(read, seen, counts, whole, seed)
         who = np.repeat(np.arange(tasks), starts.shape[1])
-        best = _least(solve(problems, who, starts.reshape(-1, starts.shape[2])), tasks)
+        best = solve(problems, who, starts.reshape(-1, starts.shape[2])).best_of(tasks)
         error = np.where(whole, read.error.T, np.nan)
         for _ in range(ROUNDS):
             noise = _noise(problems, best.theta, error)
@@ -304,13 +304,6 @@ def _in_common(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
     between = max(float(values.var() - (errors**2).mean()), LEAST_SPREAD**2)
     weight = 1 / (errors**2 + between)
     return float((weight * values).sum() / weight.sum()), float(np.sqrt(between))
-
-
-def _least(found: Solutions, tasks: int) -> Solutions:
-    """The best end of each task's starts."""
-    cost = np.where(np.isfinite(found.cost), found.cost, np.inf).reshape(tasks, -1)
-    rows = cost.argmin(1) + cost.shape[1] * np.arange(tasks)
-    return Solutions(*(value[rows] for value in vars(found).values()))
 
 
 def _directions(problems: Problems, best: Solutions) -> np.ndarray:

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from olmo_mixlaw.advice.score_table import ScoreTable, learnt, read_scores
 from olmo_mixlaw.advice.scores.by_size import SizeLaw, fit_by_size
 from olmo_mixlaw.advice.scores.curves import ScoreLaw
-from olmo_mixlaw.advice.scores.inputs import ONE_SD, joint_design
+from olmo_mixlaw.advice.scores.inputs import joint_design, predicted_losses
 from olmo_mixlaw.advice.scores.interval import Calibration, factor_of_curves, measured_factor
 from olmo_mixlaw.advice.scores.routes import ROUTES, Held, choose, curves_of, held_out
 from olmo_mixlaw.atomic import write_text
@@ -108,11 +108,9 @@ class Scores:
         The losses' errors go through the curve; its own parameters (Laplace), the spread about it
         and the number of answers are added, and all is widened as held-out runs tell.
         """
-        fitted = self.fit if available is None else self.fit.having(available)
-        losses = fitted.predict(ratios, n_params, n_tokens, n_active)
-        size = fitted.size_of(n_params, n_active)
-        errors = fitted.half_width(ratios, size, n_tokens, ONE_SD)
-        columns = self._columns(fitted)
+        at = (ratios, n_params, n_tokens, n_active, available)
+        losses, errors = predicted_losses(self.fit, *at)
+        columns = self._columns(self.fit)
         losses, errors = losses[:, columns], errors[:, columns]
         spread = self.law.spread(losses, errors)
         factor = self.calibration.factor(n_params, len(losses))[:, None]
@@ -277,14 +275,12 @@ def fit_scores(
 
 def _errors(held: Held) -> dict[str, float]:
     """The mean absolute error of each route over the tasks that it can do."""
-    found = {route: held.error(route) for route in held.guess}
-    return {r: float(np.nanmean(e)) for r, e in found.items() if np.isfinite(e).any()}
+    return {r: float(np.nanmean(e)) for r, e in held.errors.items() if np.isfinite(e).any()}
 
 
 def _by_task(held: Held) -> dict[str, dict[str, float]]:
-    found = {route: held.error(route) for route in held.guess}
     return {
-        task: {r: float(e[q]) for r, e in found.items() if np.isfinite(e[q])}
+        task: {r: float(e[q]) for r, e in held.errors.items() if np.isfinite(e[q])}
         for q, task in enumerate(held.tasks)
     }
 

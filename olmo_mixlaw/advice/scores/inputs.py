@@ -84,9 +84,11 @@ class Below:
         losses = np.full((len(design), len(names)), np.nan)
         errors = losses.copy()
         place = {name: i for i, name in enumerate(names)}
+        scale = (design.n_params, design.n_tokens, design.n_active)
+        at = (design.ratios, *scale, design.available)
         for fitted in self.fits.values():
             try:
-                value, error = predicted_losses(fitted, design)
+                value, error = predicted_losses(fitted, *at)
             except FitError:
                 continue
             columns = [place[name] for name in fitted.targets]
@@ -94,9 +96,11 @@ class Below:
         return losses, errors
 
 
-def predicted_losses(fitted: Fit, at: Design) -> tuple[np.ndarray, np.ndarray]:
-    """Losses (R, T) of a design's runs, and the standard errors of their logarithms."""
-    asked = fitted if at.available is None else fitted.having(at.available)
-    losses = asked.predict(at.ratios, at.n_params, at.n_tokens, at.n_active)
-    size = asked.size_of(at.n_params, at.n_active)
-    return losses, asked.half_width(at.ratios, size, at.n_tokens, ONE_SD)
+def predicted_losses(
+    fitted: Fit, ratios: np.ndarray, n_params: Any, n_tokens: Any, n_active: Any, available: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses (R, T) as `Fit.predict` gives them, and the standard errors of their logarithms."""
+    asked = fitted if available is None else fitted.having(available)
+    losses = asked.predict(ratios, n_params, n_tokens, n_active)
+    size = asked.size_of(n_params, n_active)
+    return losses, asked.half_width(ratios, size, n_tokens, ONE_SD)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from olmo_mixlaw.advice.score_table import ScoreTable
-from olmo_mixlaw.advice.scores.by_size import fit_by_size, size_groups
+from olmo_mixlaw.advice.scores.by_size import fit_by_size, mean_of_known, size_groups
 from olmo_mixlaw.advice.scores.curves import ScoreLaw, direct_curves, fit_curves
 from olmo_mixlaw.advice.scores.inputs import LOSS_OF, SCORE_OF, Below, joint_design
 from olmo_mixlaw.laws.choice.holdout import Split, mixture_ids
@@ -55,16 +56,19 @@ class Held:
     ordered: dict[str, np.ndarray]
     reach: float
 
-    def error(self, route: str) -> np.ndarray:
-        """Mean absolute error (Q,) of a route, NaN where it can't speak."""
-        return _mean(np.abs(self.guess[route] - self.score))
+    @cached_property
+    def errors(self) -> dict[str, np.ndarray]:
+        """Mean absolute errors (Q,) by route, NaN where one can't speak."""
+        return {r: mean_of_known(np.abs(guess - self.score)) for r, guess in self.guess.items()}
 
     def worse(self, route: str, other: str) -> np.ndarray:
         """By how many standard errors (Q,) a route errs more than another on the same runs."""
         by_row = np.abs(self.guess[route] - self.score) - np.abs(self.guess[other] - self.score)
         count = np.isfinite(by_row).sum(0)
-        spread = np.sqrt(_mean((by_row - _mean(by_row)) ** 2) / np.maximum(count - 1, 1))
-        return np.asarray(_mean(by_row) / np.maximum(spread, 1e-12))
+        spread = np.sqrt(
+            mean_of_known((by_row - mean_of_known(by_row)) ** 2) / np.maximum(count - 1, 1)
+        )
+        return np.asarray(mean_of_known(by_row) / np.maximum(spread, 1e-12))
 
 
 def reads(route: str, read: ScoreTable, names: list[str]) -> np.ndarray:
@@ -108,9 +112,9 @@ def _related(score: np.ndarray, losses: np.ndarray, used: np.ndarray) -> np.ndar
         columns = np.flatnonzero(used[q])
         rows = np.isfinite(score[:, q])
         y, x = score[rows, q], losses[np.ix_(rows, columns)]
-        x = x - _mean(x)
-        spread = np.sqrt(_mean(x**2))
-        together = _mean(x * (y - y.mean())[:, None]) / np.maximum(spread, 1e-12)
+        x = x - mean_of_known(x)
+        spread = np.sqrt(mean_of_known(x**2))
+        together = mean_of_known(x * (y - y.mean())[:, None]) / np.maximum(spread, 1e-12)
         kept[q, columns[np.argsort(together, kind="stable")[:RELATED]]] = True
     return kept
 
@@ -218,6 +222,7 @@ def choose(held: Held | None, read: ScoreTable, curves: Mapping[str, ScoreLaw]) 
     runs.
     """
     signs = {route: _signs(route, read, law) for route, law in curves.items()}
+    worse = {} if held is None else {(a, b): held.worse(a, b) for a in curves for b in held.guess}
     chosen: dict[str, str] = {}
     refused: dict[str, str] = {}
     unpredictable: dict[str, str] = {}
@@ -236,19 +241,17 @@ def choose(held: Held | None, read: ScoreTable, curves: Mapping[str, ScoreLaw]) 
             else:
                 good.append(route)
         if held is not None:
-            errors = {route: float(held.error(route)[q]) for route in held.guess}
+            errors = {route: float(by_task[q]) for route, by_task in held.errors.items()}
             floor = min(
                 (r for r in FLOORS if np.isfinite(errors.get(r, np.nan))), key=errors.__getitem__
             )
             tried = [r for r in good if np.isfinite(errors[r])]
-            good = [
-                r for r in tried if held.worse(r, floor)[q] < -SURE or held.ordered[r][q] > SURE
-            ]
+            good = [r for r in tried if worse[r, floor][q] < -SURE or held.ordered[r][q] > SURE]
             if not good:
                 unpredictable[task] = _why(task, tried, errors, floor, refused)
                 continue
             least = min(good, key=errors.__getitem__)
-            near = [r for r in good if held.worse(r, least)[q] <= NEAR]
+            near = [r for r in good if worse[r, least][q] <= NEAR]
             chosen[task] = min(near, key=list(ROUTES).index)
         elif good:
             chosen[task] = good[0]
@@ -284,11 +287,3 @@ def _why(
         f"{size} is {100 * errors[floor]:.2f} points off held-out runs, the best route ({route}) "
         f"{100 * errors[route]:.2f}: no surer, and none orders the mixtures"
     )
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Means of columns without NaN; NaN where all is."""
-    known = np.isfinite(values)
-    count = known.sum(0)
-    total = np.where(known, values, 0.0).sum(0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

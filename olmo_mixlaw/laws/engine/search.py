@@ -39,8 +39,7 @@ def search(
     second = solve(
         sample, group[chosen], first.theta[chosen], iterations=iterations, tolerance=1e-4
     )
-    pick = np.nan_to_num(second.cost, nan=np.inf).reshape(groups, keep).argmin(1)
-    theta = second.theta[pick + np.arange(groups) * keep]
+    theta = second.best_of(groups).theta
     who = np.arange(groups)
     # The first round only has to be near enough to tell the noise.
     for tolerance in (1e-3, 1e-5):

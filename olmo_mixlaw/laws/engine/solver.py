@@ -105,6 +105,12 @@ class Solutions:
     iterations: np.ndarray
     converged: np.ndarray
 
+    def best_of(self, problems: int) -> Solutions:
+        """The end of least cost of each problem, whose starts (as many for each) lie together."""
+        cost = np.where(np.isnan(self.cost), np.inf, self.cost).reshape(problems, -1)
+        pick = cost.argmin(1) + cost.shape[1] * np.arange(problems)
+        return Solutions(*(value[pick] for value in vars(self).values()))
+
 
 def solve(
     problems: Problems,
