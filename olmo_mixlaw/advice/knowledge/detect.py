@@ -77,9 +77,9 @@ def judge(series: Series, level: float = LEVEL) -> Transition:
     recall = find_change(series.scaled, series.recall)
     has_bits = bool(np.isfinite(series.bits).all())
     bits = find_change(series.scaled, series.bits) if has_bits else None
-    crossing = _crossing(series, level)
-    add = _to_add(series, recall, bits, crossing, level, points)
-    return Transition(series, recall, bits, crossing, _words(recall, bits, points, series), add)
+    reached = crossing(series, series.recall, level)
+    add = _to_add(series, recall, bits, reached, level, points)
+    return Transition(series, recall, bits, reached, _words(recall, bits, points, series), add)
 
 
 def _words(recall: Change, bits: Change | None, points: int, series: Series) -> str:
@@ -103,13 +103,13 @@ def _words(recall: Change, bits: Change | None, points: int, series: Series) -> 
 
 
 def _to_add(
-    series: Series, recall: Change, bits: Change | None, crossing: float, level: float, points: int
+    series: Series, recall: Change, bits: Change | None, reached: float, level: float, points: int
 ) -> list[str]:
     add = []
     more = _MORE[series.axis]
     if np.ptp(series.recall) == 0:
         add.append(f"ties only: add {more}, and smaller ones if all is known")
-    elif not np.isfinite(crossing):
+    elif not np.isfinite(reached):
         add.append(f"never crosses {level:.0%} (at most {series.recall.max():.1%}): add {more}")
     if points < LEAST_POINTS:
         add.append(f"add runs, to {LEAST_POINTS} values of the {series.axis} or more")
@@ -123,10 +123,13 @@ def _to_add(
     return add
 
 
-def _crossing(series: Series, level: float) -> float:
-    """Where the mean recall reaches the level for good; between runs a straight line."""
+def crossing(series: Series, values: np.ndarray, level: float) -> float:
+    """Where the mean of `values` (R,) reaches the level for good; between runs a straight line.
+
+    NaN where it never does.
+    """
     x, place = np.unique(series.scaled, return_inverse=True)
-    mean = np.bincount(place, series.recall) / np.bincount(place)
+    mean = np.bincount(place, values) / np.bincount(place)
     below = np.flatnonzero(mean < level)
     if not len(below):
         return float(unscaled(series.axis, x[0]))
