@@ -51,7 +51,7 @@ LONGEST_NAME = 100  # bytes of what becomes a folder's or a column's name
 
 def check(study: StudyConfig, where: str) -> None:
     """Raises `ConfigError` naming file, key and what is accepted; `where` is the file."""
-    for key in ("name", "output", "sizes", "tokens", "domains", "mixtures", "seeds", "laws"):
+    for key in ("name", "output", "sizes", "tokens", "domains", "mixtures", "seeds"):
         if not getattr(study, key):
             raise ConfigError(f"{where}: {key}: at least one is needed")
     if Path(study.output).is_file():
@@ -90,7 +90,10 @@ def possible_laws(study: StudyConfig, runs: list[Run], where: str) -> tuple[list
     """The laws that the planned runs can carry, and a note on each that they can't.
 
     Raises `ConfigError` if none is left, or if nothing could be held out to choose among them.
+    A study may name none: its runs are for something else.
     """
+    if not study.laws:
+        return [], []
     design = planned_design(study, runs)
     if not make_splits(design):
         raise ConfigError(

@@ -36,15 +36,22 @@ from olmo_mixlaw.study.settings import StudyConfig
 
 @dataclass(frozen=True)
 class Findings:
-    """What a study found: the report's path, the lines to print last, and the same for JSON."""
+    """What a study found: the report's path, the lines to print last, and the same for JSON.
 
-    report: Path
+    A study without laws has no report: what it found is its table.
+    """
+
+    report: Path | None
     lines: list[str]
     document: dict[str, Any]
 
 
 def conclude(study: StudyConfig, table: RunTable, output: Path) -> Findings:
     """Fit, compare, propose; writes `fits/`, `proposed.yaml` and `report.html` into `output`."""
+    if not study.laws:
+        folder = output / "table"
+        said = f"no laws were asked for; the runs' losses and scores are in {folder}"
+        return Findings(None, [said], {"table": folder})
     answer = answer_of(study, table)
     for name, fit in answer.fits.items():
         fit.save(output / "fits" / f"{name}.json")

@@ -88,6 +88,15 @@ def test_a_law_that_fails_on_the_table_is_a_note_and_not_the_end(study_file, tmp
         answer_of(study, table_of(study))
 
 
+def test_a_study_without_laws_ends_with_its_table(study_file, tmp_path):
+    study = load_study(study_file([("laws: [no_mixture, transfer]", "laws: []")]))
+    found = conclude(study, table_of(study), tmp_path / "out")
+    assert found.report is None
+    assert found.document == {"table": tmp_path / "out" / "table"}
+    assert "no laws were asked for" in found.lines[0]
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
 def test_names_stay_text_in_the_report(study_file, tmp_path):
     evil = "<img src=x onerror=alert(1)>&$\\frac{_^"
     path = study_file([("wiki:", "'WIKI':"), ("name: tiny", "name: tiny")])
