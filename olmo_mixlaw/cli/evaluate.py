@@ -37,7 +37,7 @@ def evaluate(
     processes: int,
     list_tasks: bool,
 ) -> None:
-    """Score MODEL, an OLMo checkpoint or a HuggingFace folder, in OLMES format.
+    """Score MODEL, a checkpoint of OLMo or OLMo-core or a HuggingFace folder, in OLMES format.
 
     \b
     olmo-mixlaw evaluate runs/quickstart/... -t bio_recall -t domain_loss -o scores

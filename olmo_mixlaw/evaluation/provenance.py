@@ -19,6 +19,8 @@ from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError, MixlawEr
 from olmo_mixlaw.evaluation.language_model import LanguageModel
 from olmo_mixlaw.evaluation.tasks import Task
 from olmo_mixlaw.schema import read_mapping
+from olmo_mixlaw.training_core.saved import first, is_checkpoint, newest, read_config
+from olmo_mixlaw.training_core.saved import sources as core_sources
 
 EXPORTED = "training_data.yaml"  # in a HuggingFace folder: the `data` section of its run
 
@@ -45,6 +47,10 @@ def record_of(model: str | Path | LanguageModel) -> Record:
         config = read_mapping(folder / "config.yaml")
         data = config.get("data") or {}
         saved_in = str(config.get("save_folder") or "")
+    elif is_checkpoint(folder):
+        config = read_config(folder)
+        data = {"datasets": core_sources(config)}
+        saved_in = str(first(config, "save_folder", lambda value: isinstance(value, str)) or "")
     elif (folder / EXPORTED).is_file():
         data, saved_in = read_mapping(folder / EXPORTED), ""
     else:
@@ -71,6 +77,11 @@ def newest_checkpoint(model: str | Path) -> Path:
     for inside in (folder / "latest-unsharded", folder / "checkpoints" / "latest-unsharded"):
         if not (folder / "model.pt").is_file() and (inside / "model.pt").is_file():
             return inside
+    if is_checkpoint(folder):
+        return folder
+    for inside in (folder, folder / "checkpoints"):
+        if inside.is_dir() and (found := newest(inside)) is not None:
+            return found
     return folder
 
 

@@ -38,6 +38,7 @@ class Mixture:
     """What a run draws from: `sources` (K) under `labels` (K), in the order of `plan`.
 
     `config` is the section that it was opened from, whole; `where` (file and key) is its place.
+    The rest, where it is known, is what a trainer must agree with.
     """
 
     labels: tuple[str, ...]
@@ -46,6 +47,9 @@ class Mixture:
     plan: Plan
     config: MixtureConfig = field(default_factory=MixtureConfig)
     where: str = "mixture"
+    sequence_length: int | None = None
+    tokenizer: str | None = None
+    eos_token_id: int | None = None
 
     def sequences(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (n, sequence_length) of `examples` (n,), and their sources (n,)."""
@@ -55,6 +59,15 @@ class Mixture:
             for k, i in zip(sources.tolist(), indices.tolist(), strict=True)
         ]
         return np.stack(rows).astype(np.int64, copy=False), sources
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a trainer's files call that which a mixture needs, for errors."""
+
+    sources: str = "data.datasets"
+    vocab_size: str = "model.vocab_size"
+    eos_token_id: str = "model.eos_token_id"
 
 
 class Unused:
@@ -98,26 +111,28 @@ def open_mixture(
     where: str = "",
     n_params: int | None = None,
     train_vocab_size: int | None = None,
+    keys: Keys = Keys(),
 ) -> Mixture:
     """The sources `uris` by label, or those that `config` names, mixed over a run as it says.
 
     `where` is the file that goes into every error; `n_params` (non-embedding) is what a law is
     asked for. With `train_vocab_size`, a `tokenizer` that doesn't exist is trained on the sources
-    first. Raises `ConfigError` and `DataError`.
+    first. `keys` are those of the file. Raises `ConfigError` and `DataError`.
     """
     file = where or "config"
-    place, sources_at = f"{file}: mixture", f"{file}: data.datasets"
+    section = keys.sources.partition(".")[0]
+    place, sources_at = f"{file}: mixture", f"{file}: {keys.sources}"
     if config is not None:
         config, place = resolve(config, place)
         if config.sources and uris:
             raise ConfigError(
-                f"{place}.sources: {file} names some too, in data; keep one of the two"
+                f"{place}.sources: {file} names some too, in {section}; keep one of the two"
             )
         if config.sources:
             uris, sources_at = config.sources, f"{place}.sources"
     if not uris:
         raise ConfigError(
-            f"{file}: data: names no source, and {place}.sources is missing; "
+            f"{file}: {section}: names no source, and {place}.sources is missing; "
             "give one of the two as {label: [uri]}"
         )
     labels = tuple(sorted(uris))
@@ -132,11 +147,11 @@ def open_mixture(
     vocabulary = load_tokenizer(tokenizer, where=f"{file}: tokenizer.identifier")
     if vocabulary.get_vocab_size() > vocab_size:
         raise ConfigError(
-            f"{file}: model.vocab_size: {vocab_size} is below the "
+            f"{file}: {keys.vocab_size}: {vocab_size} is below the "
             f"{vocabulary.get_vocab_size()} entries of {tokenizer}"
         )
     if problem := wrong_end(vocabulary, eos_token_id):
-        log.warning("%s: model.eos_token_id: %s; documents end as you say", file, problem)
+        log.warning("%s: %s: %s; documents end as you say", file, keys.eos_token_id, problem)
     sources: list[TokenSource] = []
     for k, label in enumerate(labels):
         if not (pieces.first[:, k].any() or pieces.last[:, k].any()):
@@ -157,7 +172,17 @@ def open_mixture(
     sizes = tuple(source.n_sequences for source in sources)
     plan = Plan(pieces, sizes, labels, seed, config.block_size)
     groups = tuple(tuple(uris[label]) for label in labels)
-    return Mixture(labels, groups, tuple(sources), plan, config, place)
+    return Mixture(
+        labels,
+        groups,
+        tuple(sources),
+        plan,
+        config,
+        place,
+        run.sequence_length,
+        tokenizer,
+        eos_token_id,
+    )
 
 
 def _cut(

@@ -18,6 +18,7 @@ from typing import Any
 from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError, ExtensionError, complain, unknown_name
 from olmo_mixlaw.models import limits
+from olmo_mixlaw.models.factories import factory_shape
 from olmo_mixlaw.models.limits import Limit
 from olmo_mixlaw.models.shape import Shape
 from olmo_mixlaw.registry import LADDERS, reason
@@ -73,6 +74,8 @@ class Rung(Shape):
     """One size of a ladder: its shape and how it is trained."""
 
     name: str = ""
+    factory: str | None = None
+    """The factory of OLMo-core that makes the model, whose shape this is."""
     training: TrainingRule = field(default_factory=TrainingRule)
 
     def named_counts(self, name_counts: str) -> tuple[int, int]:
@@ -262,6 +265,9 @@ def _ladder(name: str, values: Mapping[str, Any], where: str) -> Ladder:
         if not isinstance(own, dict):
             raise ConfigError(f"{place}: expected a mapping of keys, found {own!r}")
         merged = _laid_over(file.defaults, own)
+        if "factory" in merged and "d_model" not in merged:
+            shape = factory_shape(str(merged["factory"]), f"{place}.factory")
+            merged = _laid_over(shape, merged)
         rule = merged.pop("training", {})
         if not isinstance(rule, dict):
             raise ConfigError(f"{place}.training: expected a mapping of keys, found {rule!r}")

@@ -23,6 +23,7 @@ LIMITS = {
     "n_layers": Limit(1, limits.MOST_LAYERS),
     "n_heads": limits.SIZE,
     "n_kv_heads": limits.SIZE,
+    "head_dim": limits.SIZE,
     "mlp_size": Limit(0, limits.MOST_SIZE),
     "vocab_size": limits.SIZE,
     # One token has none after it to predict.
@@ -89,6 +90,8 @@ class Shape:
     mlp_size: int = 0
     """Inner width of a dense feed-forward, after the gate. Unused when every layer is MoE."""
     n_kv_heads: int | None = None
+    head_dim: int | None = None
+    """Width of one head; unset: d_model / n_heads, the only one that OLMo can build."""
     vocab_size: int = 1024
     context: int = 128
     """Training sequence length, in tokens."""
@@ -124,7 +127,7 @@ class Shape:
         if self.norm not in NORMS:
             raise unknown_name("norm", self.norm, NORMS, f"{place}norm")
         if self.latent_attention is None:
-            if self.d_model % self.n_heads:
+            if self.head_dim is None and self.d_model % self.n_heads:
                 raise ConfigError(
                     f"{place}d_model {self.d_model} doesn't divide into {self.n_heads} heads"
                 )
@@ -157,7 +160,7 @@ class Shape:
 
     @property
     def head_size(self) -> int:
-        return self.d_model // self.n_heads
+        return self.d_model // self.n_heads if self.head_dim is None else self.head_dim
 
     @property
     def dense_layers(self) -> int:
@@ -170,8 +173,9 @@ class Shape:
         if self.latent_attention is not None:
             return self.latent_attention.n_params(self.d_model, self.n_heads)
         d, kv = self.d_model, self.kv_heads * self.head_size
-        bias = 2 * d + 2 * kv if self.bias else 0
-        return 2 * d * d + 2 * d * kv + bias
+        q = self.n_heads * self.head_size
+        bias = q + d + 2 * kv if self.bias else 0
+        return 2 * d * q + 2 * d * kv + bias
 
     @property
     def mlp_params(self) -> int:
@@ -187,7 +191,7 @@ class Shape:
         parts = 2 if self.bias else 1
         layer = 2 * d
         if self.qk_norm:
-            layer += d + self.kv_heads * self.head_size
+            layer += (self.n_heads + self.kv_heads) * self.head_size
         return parts * (self.n_layers * layer + d)
 
     def _n_params(self, routed: int) -> int:
@@ -244,7 +248,7 @@ class Shape:
     def attention_width(self) -> int:
         """Heads times the mean of a key's and a value's size."""
         if self.latent_attention is None:
-            return self.d_model
+            return self.n_heads * self.head_size
         a = self.latent_attention
         return self.n_heads * (a.key_size + a.rope_size + a.value_size) // 2
 
@@ -256,12 +260,18 @@ class Shape:
     def olmo_model(self, **overrides: Any) -> dict[str, Any]:
         """The `model:` section of an OLMo configuration; `overrides` replace its keys.
 
-        Raises `ConfigError` for latent attention, which OLMo can't build.
+        Raises `ConfigError` for latent attention and heads of a width of their own, which OLMo
+        can't build.
         """
         if self.latent_attention is not None:
             raise ConfigError(
                 "latent_attention is there to count public models by; OLMo has no such "
                 "attention, so set n_heads and n_kv_heads instead"
+            )
+        if self.head_dim is not None and self.head_dim * self.n_heads != self.d_model:
+            raise ConfigError(
+                f"head_dim: OLMo has no heads of a width of their own; d_model {self.d_model} over "
+                f"{self.n_heads} heads of {self.head_dim} can be trained by OLMo-core"
             )
         gated = 2 if self.activation == "swiglu" else 1
         section: dict[str, Any] = {

@@ -81,7 +81,8 @@ def refuse(frame: pd.DataFrame, column: str, bad: Any, source: str, reason: str)
     bad = np.asarray(bad, bool)
     if bad.any():
         i = int(np.argmax(bad))
-        value = frame[column].iloc[i]
+        cell = frame[column].iloc[i]
+        value = cell.item() if isinstance(cell, np.generic) else cell  # numpy 2 writes its types
         hint = written(value) if isinstance(value, str) else None
         more = "" if hint is None else f"; write {hint:g}"
         line = int(frame.index[i]) + 2

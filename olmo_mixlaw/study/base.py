@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw import schema
-from olmo_mixlaw.datasets import load_tokenizer
 from olmo_mixlaw.errors import CheckpointError, ConfigError
 from olmo_mixlaw.evaluation.provenance import newest_checkpoint
-from olmo_mixlaw.study.plan import Run
+from olmo_mixlaw.study.core import check_core_base, check_tokenizer
+from olmo_mixlaw.study.plan import CORE, Run
 from olmo_mixlaw.study.settings import StudyConfig
 
 PLACES = ("{size}", "{tokens}", "{seed}")
@@ -36,6 +36,8 @@ def base_keys(study: StudyConfig, run: Run) -> dict[str, Any]:
     base = base_of(study, run)
     if base is None:
         return {}
+    if study.trainer == CORE:
+        return {"load_path": str(base)}
     return {"load_path": str(base), "reset_trainer_state": True, "reset_optimizer_state": True}
 
 
@@ -51,6 +53,9 @@ def check_base(study: StudyConfig, runs: list[Run], where: str) -> None:
         )
     pairs = {(base_of_checked(study, run, where), run.rung.name): run for run in runs}
     for (base, _), run in pairs.items():
+        if study.trainer == CORE:
+            check_core_base(base, run.rung, identifier, where)
+            continue
         config = schema.read_mapping(base / "config.yaml")
         theirs = config.get("model") or {}
         for key, ours in run.rung.olmo_model().items():
@@ -60,10 +65,7 @@ def check_base(study: StudyConfig, runs: list[Run], where: str) -> None:
                     f"{run.rung.name} is {ours}"
                 )
         their_tokenizer = Path(str((config.get("tokenizer") or {}).get("identifier")))
-        if their_tokenizer.is_file() and _text(their_tokenizer) != _text(identifier):
-            raise ConfigError(
-                f"{where}: tokenizer.identifier: {identifier}: isn't the base's, {their_tokenizer}"
-            )
+        check_tokenizer(their_tokenizer, identifier, where)
 
 
 def base_of_checked(study: StudyConfig, run: Run, where: str) -> Path:
@@ -75,10 +77,6 @@ def base_of_checked(study: StudyConfig, run: Run, where: str) -> Path:
             f"{where}: base: {error} (for run {run.run_id}; {', '.join(PLACES)} stand for a run's)"
         ) from None
     assert base is not None
-    if not (base / "config.yaml").is_file():
+    if study.trainer != CORE and not (base / "config.yaml").is_file():
         raise ConfigError(f"{where}: base: {base}: is not an OLMo checkpoint (no config.yaml)")
     return base
-
-
-def _text(identifier: str | Path) -> str:
-    return load_tokenizer(str(identifier), "tokenizer.identifier").to_str(pretty=False)

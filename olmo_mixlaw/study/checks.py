@@ -29,6 +29,7 @@ from olmo_mixlaw.study.base import check_base
 from olmo_mixlaw.study.plan import Run, groups, plan, rung_of, whole_batches
 from olmo_mixlaw.study.scoring import check_tasks
 from olmo_mixlaw.study.settings import StudyConfig
+from olmo_mixlaw.study.trainers import TRAINERS, check_models
 
 LEAST = {"tokenizer.vocab_size": 258}
 WHY = {"tokenizer.vocab_size": " (the bytes and two markers)"}
@@ -56,6 +57,8 @@ def check(study: StudyConfig, where: str) -> None:
             raise ConfigError(f"{where}: {key}: at least one is needed")
     if Path(study.output).is_file():
         raise ConfigError(f"{where}: output: {study.output}: a file; give a folder")
+    if study.trainer not in TRAINERS:
+        raise unknown_name("trainer", study.trainer, TRAINERS, f"{where}: trainer")
     _check_numbers(study, where)
     ladder = load_ladder(study.ladder, f"{where}: ladder")
     for key, size in [*(("sizes", s) for s in study.sizes), ("target.size", study.target.size)]:
@@ -82,6 +85,7 @@ def check(study: StudyConfig, where: str) -> None:
     _check_groups(study, where)
     runs = plan(study)
     _check_runs(study, runs, where)
+    check_models(runs, study.trainer, where)
     check_base(study, runs, where)
     possible_laws(study, runs, where)
 

@@ -10,12 +10,12 @@ import pandas as pd
 from olmo_mixlaw import schema
 from olmo_mixlaw.errors import DataError
 from olmo_mixlaw.evaluation.outputs import read_scores
+from olmo_mixlaw.mixture.accounting import FILE
 from olmo_mixlaw.runs import WEIGHT, RunTable
 from olmo_mixlaw.runs.available import AVAILABLE
 from olmo_mixlaw.study.plan import Run
 from olmo_mixlaw.study.settings import StudyConfig
 from olmo_mixlaw.study.worker import CHECKPOINTS
-from olmo_mixlaw.training.accounting import FILE
 
 DOMAIN_LOSS = "domain_loss:"
 # Not the hashes: a model's depends on the path of its folder, a table should not.

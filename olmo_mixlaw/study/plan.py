@@ -6,6 +6,7 @@ its configuration is a plain OLMo YAML that `olmo-mixlaw train` accepts by itsel
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,9 @@ from olmo_mixlaw.datasets.memmap import dtype_for
 from olmo_mixlaw.datasets.tokenizer import PADDING, end_of_text
 from olmo_mixlaw.models.ladder import Ladder, Rung, load_ladder, short
 from olmo_mixlaw.study.settings import StudyConfig, TokenizerConfig
+
+CORE = "olmo-core"  # the trainer that isn't OLMo
+PADDED = 128  # entries of an embedding in OLMo-core (TokenizerConfig.padded_vocab_size)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,11 @@ def rung_of(study: StudyConfig, size: str) -> Rung:
     path = Path(study.ladder)
     stamp = path.stat().st_mtime_ns if path.suffix and path.is_file() else 0
     rung = _ladder(study.ladder, stamp).rung(size)
-    return replace(rung, **vocabulary(study.tokenizer))
+    rung = replace(rung, **vocabulary(study.tokenizer))
+    if study.trainer != CORE:
+        return rung
+    # Its models have whole multiples of entries, as OLMo-core's own do.
+    return replace(rung, vocab_size=math.ceil(rung.vocab_size / PADDED) * PADDED)
 
 
 @lru_cache(maxsize=8)

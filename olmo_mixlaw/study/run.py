@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,17 @@ from olmo_mixlaw.study.collect import collect
 from olmo_mixlaw.study.config import load_study, save_study
 from olmo_mixlaw.study.findings import Findings, conclude
 from olmo_mixlaw.study.places import FILE, SHARED, earlier_place, moved
-from olmo_mixlaw.study.plan import Run, of_what, olmo_config, plan
+from olmo_mixlaw.study.plan import Run, of_what, plan
 from olmo_mixlaw.study.prepare import prepare
 from olmo_mixlaw.study.runner import DONE, duration, run_all
 from olmo_mixlaw.study.scoring import tasks
 from olmo_mixlaw.study.settings import StudyConfig
 from olmo_mixlaw.study.slurm import check_cluster, run_all_on_slurm
+from olmo_mixlaw.study.trainers import preloaded, require_trainer, run_config
 from olmo_mixlaw.study.worker import CHECKPOINTS
 
 # What the runs of one folder must have in common; the rest of a study file may change freely.
-IN_COMMON = ("ladder", "domains", "tokenizer", "evaluation")
+IN_COMMON = ("trainer", "ladder", "domains", "tokenizer", "evaluation")
 
 
 def run_study(config: str, overrides: tuple[str, ...] = ()) -> Findings:
@@ -51,7 +51,7 @@ def run_study(config: str, overrides: tuple[str, ...] = ()) -> Findings:
     """
     started = time.monotonic()
     study = load_study(config, overrides)
-    _check_trainer()
+    require_trainer(study, config)
     if study.slurm is not None:
         check_cluster()
     runs = plan(study)
@@ -76,20 +76,13 @@ def run_study(config: str, overrides: tuple[str, ...] = ()) -> Findings:
         began = time.monotonic()
         evaluation = {"tasks": tasks(study), "truncate": study.evaluation.truncate}
         if study.slurm is None:
-            run_all(runs, folders, evaluation, study.workers)
+            run_all(runs, folders, evaluation, study.workers, preloaded(study))
         else:
             run_all_on_slurm(runs, folders, evaluation, study.workers, study.slurm)
         click.echo(f"trained and scored in {duration(time.monotonic() - began)}")
         found = finish(study, runs, folders, output)
     click.echo(f"in all {duration(time.monotonic() - started)}")
     return found
-
-
-def _check_trainer() -> None:
-    """Raises `ConfigError` unless what trains is installed; the runs' own processes need it."""
-    for package in ("torch", "olmo"):
-        if find_spec(package) is None:
-            raise ConfigError(f"this needs {package}: pip install 'olmo-mixlaw[olmo]'")
 
 
 def report_study(config: str, overrides: tuple[str, ...] = ()) -> Findings:
@@ -129,7 +122,7 @@ def write_configs(
     for run in runs:
         folder = output / "runs" / run.run_id
         config = {
-            **olmo_config(study, run, tokenizer, folder / CHECKPOINTS, output / "data"),
+            **run_config(study, run, tokenizer, folder / CHECKPOINTS, output / "data"),
             **base_keys(study, run),
         }
         path = folder / "config.yaml"
@@ -168,6 +161,7 @@ def check_same_study(study: StudyConfig, output: Path) -> None:
     if not path.is_file():
         return
     before, now = schema.read_mapping(path), _shared(study)  # JSON is YAML
+    before = {"trainer": "olmo", **before}  # which earlier versions don't say
     before = {key: _said(before.get(key)) for key in IN_COMMON}
     if now not in (before, moved(before, earlier_place(output), output.resolve())):
         raise ConfigError(

@@ -1,6 +1,6 @@
 """Run a study's plan side by side on this machine, showing progress.
 
-Torch and OLMo are imported once, in a server process from which every run is forked; a run
+Torch and the trainer are imported once, in a server process from which every run is forked; a run
 that was finished before is skipped, one that was cut off goes on from its checkpoint.
 """
 
@@ -30,10 +30,13 @@ class StudyError(MixlawError):
     """A run of the study failed; what the others did is kept."""
 
 
-def run_all(runs: list[Run], folders: dict[str, Path], evaluation: dict, workers: int) -> None:
+def run_all(
+    runs: list[Run], folders: dict[str, Path], evaluation: dict, workers: int, preloaded: list[str]
+) -> None:
     """Train and score every run that isn't finished, `workers` at a time.
 
-    `folders` gives each run's folder, which holds its `config.yaml`. Raises `StudyError` naming
+    `folders` gives each run's folder, which holds its `config.yaml`; `preloaded` are the modules
+    that every run imports. Raises `StudyError` naming
     the first failed run and its log; runs that are under way then are ended and can go on later.
     """
     waiting = [run for run in runs if not (folders[run.run_id] / DONE).is_file()]
@@ -43,7 +46,7 @@ def run_all(runs: list[Run], folders: dict[str, Path], evaluation: dict, workers
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # before the server imports torch
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["olmo_mixlaw.training.launch", "olmo_mixlaw.evaluation.run"])
+    context.set_forkserver_preload(preloaded)
     _start_server()
     running: dict[str, tuple[Run, BaseProcess]] = {}
     try:

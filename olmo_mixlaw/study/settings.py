@@ -90,11 +90,12 @@ class StudyConfig:
     domains: dict[str, str] = MISSING  # domain -> dataset URI, or token files
     mixtures: dict[str, dict[str, float]] = MISSING  # name -> ratios by tokens
     target: TargetConfig = MISSING
+    trainer: str = "olmo"  # what trains the runs: olmo, or olmo-core
     match_repeats: bool = False  # cut every source, so that runs repeat it as the target will
     source_tokens: dict[str, float] = field(default_factory=dict)  # domain -> what it is cut to
     cuts: dict[str, dict[str, float]] = field(default_factory=dict)  # the same of single mixtures
-    # A checkpoint, or a run's folder, that every run goes on from; {size}, {tokens} and {seed}
-    # stand for the run's.
+    # A checkpoint of that trainer, or a run's folder, that every run goes on from; {size},
+    # {tokens} and {seed} stand for the run's.
     base: str | None = None
     seeds: list[int] = field(default_factory=lambda: [1])
     runs: list[RunsConfig] = field(default_factory=list)  # where given, these alone are trained

@@ -21,7 +21,6 @@ from typing import Any
 
 from olmo_mixlaw.atomic import open_lock, write_text
 from olmo_mixlaw.errors import MixlawError
-from olmo_mixlaw.study.places import moved_tokenizer
 
 DONE = "run.json"
 CHECKPOINTS = "checkpoints"
@@ -53,18 +52,18 @@ def execute(folder: Path, evaluation: dict[str, Any]) -> None:
     import torch
 
     from olmo_mixlaw.evaluation import evaluate
-    from olmo_mixlaw.training.launch import train
+    from olmo_mixlaw.study.trainers import train_run
 
     torch.set_num_threads(1)
     started = time.monotonic()
-    checkpoint = train(folder / "config.yaml")
+    checkpoint, tokenizer = train_run(folder / "config.yaml")
     trained = time.monotonic()
     evaluate(
         checkpoint,
         evaluation["tasks"],
         folder / "eval",
         truncate=evaluation["truncate"],
-        tokenizer=moved_tokenizer(Path(checkpoint)),
+        tokenizer=tokenizer,
     )
     seconds = {"train": trained - started, "evaluate": time.monotonic() - trained}
     write_text(folder / DONE, json.dumps({"seconds": seconds}, indent=2) + "\n")

@@ -23,6 +23,7 @@ from olmo_mixlaw.swarm.exported import as_yaml, checked, files_of, repetition
 from olmo_mixlaw.swarm.sources import Source, SourceTree
 
 LIST = "source_list"
+MARK = "_CLASS_"
 # How far written ratios may sum from 1 (numpy.allclose, as OLMo-core checks them).
 ROUNDED = 1e-5
 
@@ -106,7 +107,7 @@ def _listed(path: Path) -> Listed:
         values = values[LIST]
     if not isinstance(values, dict) or "sources" not in values:
         raise ConfigError(f"{place}: sources: a list of sources is needed")
-    listed = schema.from_mapping({"sources": values["sources"]}, Listed, place)
+    listed = schema.from_mapping({"sources": _without_marks(values["sources"])}, Listed, place)
     if not listed.sources:
         raise ConfigError(f"{place}: sources: at least one is needed")
     for entry in listed.sources:
@@ -115,6 +116,18 @@ def _listed(path: Path) -> Listed:
     if abs(total - 1) > ROUNDED:
         raise ConfigError(f"{place}: sources: the target ratios sum to {total:.9g}, not 1")
     return listed
+
+
+def _without_marks(sources: Any) -> Any:
+    """Sources without the `_CLASS_` that OLMo-core adds to every mapping it saves."""
+    if not isinstance(sources, list):
+        return sources
+    return [
+        {key: value for key, value in item.items() if key != MARK}
+        if isinstance(item, dict)
+        else item
+        for item in sources
+    ]
 
 
 def _check(entry: Entry, place: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import logging
 import shutil
@@ -20,6 +19,7 @@ from olmo.util import find_latest_checkpoint, is_url
 from olmo_mixlaw import schema
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import CheckpointError, MixlawError
+from olmo_mixlaw.mixture.changes import changes
 from olmo_mixlaw.training.config import MixTrainConfig, to_yaml
 from olmo_mixlaw.training.trainer import STATE, MixTrainer
 
@@ -58,8 +58,6 @@ _FUNCTION = (
 )
 
 
-# Keys of a mixture's description that say where files are.
-_PLACES = ("uris", "file", "fit")
 # What torch and OLMo raise for files that are cut, damaged or of another kind.
 _UNREADABLE = (
     OSError,
@@ -241,53 +239,11 @@ def check_mixture(
     was = state.get(STATE, {}).get("mixture")
     if not was:
         return
-    changes = differences(*_by_content(was, described))
-    if changes:
+    if found := changes(was, described):
         raise CheckpointError(
-            f"{where}: the mixture is not that of the checkpoint {path}: {'; '.join(changes)} "
+            f"{where}: the mixture is not that of the checkpoint {path}: {'; '.join(found)} "
             "(mixture.allow_change=true goes on all the same)"
         )
-
-
-def _by_content(was: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two mixture descriptions, in which files count by what they hold where both say it.
-
-    Then a run goes on when its files have been moved. Checkpoints of earlier versions don't say
-    it: there, files count by their names.
-    """
-    before, after = copy.deepcopy(was), copy.deepcopy(now)
-    sources, others = before.get("sources", {}), after.get("sources", {})
-    pairs = [(sources[label], others[label]) for label in sources.keys() & others.keys()]
-    for one, other in [*pairs, (before.get("schedule", {}), after.get("schedule", {}))]:
-        if "content" not in one or "content" not in other:
-            alike = ["content"]
-        else:
-            alike = list(_PLACES) if one["content"] == other["content"] else []
-        for key in alike:
-            one.pop(key, None)
-            other.pop(key, None)
-    return before, after
-
-
-def differences(was: Any, now: Any, key: str = "") -> list[str]:
-    """What changed between two mixture descriptions, a phrase for each key."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        found = []
-        for name in sorted({*was, *now}):
-            place = f"{key}.{name}" if key else name
-            if name not in now:
-                found.append(f"{place} is gone")
-            elif name not in was:
-                found.append(f"{place} is new")
-            else:
-                found += differences(was[name], now[name], place)
-        return found
-    return [] if was == now else [f"{key} was {_short(was)}, is {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def start_afresh(config: MixTrainConfig, where: str) -> None:

@@ -27,9 +27,11 @@ from omegaconf import OmegaConf
 from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.mixture.config import MixtureConfig
+from olmo_mixlaw.mixture.duration import steps_of
 from olmo_mixlaw.models.moe_config import MoEConfig
 from olmo_mixlaw.training.numbers import check_numbers
 
+TRAINER = "ai2-olmo"
 # OLMo's own kinds of evaluator; the others are ours.
 OLMO_EVALUATORS = ("downstream", "lm")
 STOCK_SCHEDULERS = [str(name.value) for name in SchedulerType]
@@ -151,6 +153,12 @@ def from_mapping(
     """`values` as a training configuration; `where` (the file) goes into every error."""
     from olmo.util import clean_opt
 
+    if (trainer := values.get("trainer", TRAINER)) != TRAINER:
+        raise ConfigError(
+            f"{where}: trainer: {trainer!r} is not trained here; start it with olmo-mixlaw train, "
+            "or torchrun -m olmo_mixlaw.training_core.launch"
+        )
+    values = {key: value for key, value in values.items() if key != "trainer"}
     MixTrainConfig._register_resolvers()
     for key in ("model", "optimizer", "data"):  # OLMo looks into them before they are read
         if not isinstance(values.get(key, {}), dict):
@@ -184,29 +192,8 @@ def max_steps(config: MixTrainConfig, where: str, epoch: int | None = None) -> i
     `epoch` are the steps of one epoch, None for a mixture, which has none. Raises `ConfigError`
     for epochs of a mixture, and for no steps at all.
     """
-    duration = config.max_duration
-    text = str(duration).strip()
-    try:
-        if text.endswith("T"):
-            batch = config.global_train_batch_size * config.model.max_sequence_length
-            steps = -(-int(float(text[:-1])) // batch)
-        elif text.endswith("ep") and epoch is not None:
-            steps = int(text[:-2]) * epoch
-        elif text.endswith("ep"):
-            raise ConfigError(
-                f"{where}: max_duration: {text!r} counts epochs, which a mixture doesn't have; "
-                "give steps (1000) or tokens (2e6T)"
-            )
-        else:
-            steps = int(float(text))
-    except (ValueError, OverflowError):
-        epochs = "" if epoch is None else ", nor epochs (1ep)"
-        raise ConfigError(
-            f"{where}: max_duration: {text!r} is neither steps (1000) nor tokens (2e6T){epochs}"
-        ) from None
-    if steps < 1:
-        raise ConfigError(f"{where}: max_duration: {text!r} leaves no step to train")
-    return steps
+    batch = config.global_train_batch_size * config.model.max_sequence_length
+    return steps_of(config.max_duration, batch, where, epoch)
 
 
 def check(config: MixTrainConfig, where: str, world_size: int, on_gpu: bool) -> None:

@@ -20,26 +20,24 @@ from olmo.optim import build_optimizer
 from olmo.torch_util import barrier, get_global_rank, get_world_size, seed_all
 from torch.utils.data import DataLoader
 
-from olmo_mixlaw.errors import ConfigError, MixlawError
+from olmo_mixlaw.errors import ConfigError, MixlawError, StoppedError
+from olmo_mixlaw.mixture import accounting
 from olmo_mixlaw.mixture.opened import Mixture, description, steps_until_exhausted
+from olmo_mixlaw.mixture.records import EVAL_COLUMNS, EVALS, METRICS, Record
 from olmo_mixlaw.mixture.schedule import RunLength
 from olmo_mixlaw.shipped import find_config
-from olmo_mixlaw.training import accounting, checkpoints, plain, process
+from olmo_mixlaw.training import checkpoints, plain, process
 from olmo_mixlaw.training.config import MixTrainConfig, check, load, max_steps
 from olmo_mixlaw.training.config import sources as source_uris
 from olmo_mixlaw.training.evaluators import build_evaluators, check_evaluators
 from olmo_mixlaw.training.loader import build_loader
 from olmo_mixlaw.training.model import build_distributed, build_model, n_params
-from olmo_mixlaw.training.records import Record
 from olmo_mixlaw.training.schedulers import build_scheduler, check_scheduler
 from olmo_mixlaw.training.sources import open_for
 from olmo_mixlaw.training.tally import Tally
-from olmo_mixlaw.training.trainer import MixTrainer, StoppedError
+from olmo_mixlaw.training.trainer import MixTrainer
 
 log = logging.getLogger(__name__)
-
-METRICS = "metrics.csv"
-EVALS = "evals.csv"
 
 
 def train(config: str | Path | MixTrainConfig, overrides: Sequence[str] = ()) -> Path:
@@ -189,14 +187,13 @@ def _metrics(folder: Path, tally: Tally) -> Record | None:
     """metrics.csv, which the first process writes."""
     if tally.mixture is None or get_global_rank() != 0:
         return None
-    columns = ["step", "tokens", "loss", "learning_rate", "grad_norm", *tally.columns]
-    return Record(folder / METRICS, columns)
+    return Record(folder / METRICS, tally.columns)
 
 
 def _evals(folder: Path, has_evaluators: bool) -> Record | None:
     if not has_evaluators or get_global_rank() != 0:
         return None
-    return Record(folder / EVALS, ["step", "metric", "value"])
+    return Record(folder / EVALS, EVAL_COLUMNS)
 
 
 def _fuse(optim: torch.optim.Optimizer) -> None:

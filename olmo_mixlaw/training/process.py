@@ -1,8 +1,7 @@
-"""The process around a run: its group, its signals, its memory."""
+"""The process around a run of OLMo's trainer: its group and its signals."""
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -14,16 +13,18 @@ import torch
 import torch.distributed as dist
 from olmo.torch_util import get_local_rank
 
+from olmo_mixlaw.process import expected_world_size, frozen_garbage, keep_freed_memory
+
 if TYPE_CHECKING:
     from olmo_mixlaw.training.trainer import MixTrainer
 
-# mallopt's names in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-
-def expected_world_size() -> int:
-    """The number of processes, before their group is made."""
-    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+__all__ = [
+    "expected_world_size",
+    "frozen_garbage",
+    "keep_freed_memory",
+    "process_group",
+    "stop_signals",
+]
 
 
 @contextmanager
@@ -51,31 +52,6 @@ def process_group(on_gpu: bool) -> Iterator[torch.device]:
         yield device
     finally:
         dist.destroy_process_group()
-
-
-@contextmanager
-def frozen_garbage() -> Iterator[None]:
-    """Keep what is loaded by now out of garbage collection, which OLMo runs at checkpoints."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def keep_freed_memory() -> None:
-    """Stop glibc from giving logits' memory back to the system at every step, only to ask again.
-
-    The page faults of that are a fifth of a small model's step. Does nothing elsewhere.
-    """
-    import ctypes
-
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    for name in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-        mallopt(name, 1 << 30)
 
 
 @contextmanager

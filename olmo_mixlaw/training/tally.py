@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from olmo_mixlaw.mixture import tally
 from olmo_mixlaw.mixture.opened import Mixture
 from olmo_mixlaw.models.olmo import LOAD_METRICS, moe_layers, moe_metrics
 
@@ -32,13 +33,9 @@ class Tally:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of `row`."""
+        """The columns of metrics.csv."""
         assert self.mixture is not None
-        found = [
-            f"{kind}_{label}"
-            for kind in ("loss", "tokens", "ratio", "epochs")
-            for label in self.mixture.labels
-        ]
+        found = tally.columns(self.mixture)
         if self.layers:
             found += [f"moe_{key}" for key in LOAD_METRICS]
             found += [f"moe_{i:02d}_{key}" for i in range(len(self.layers)) for key in LOAD_METRICS]
@@ -88,16 +85,7 @@ class Tally:
         assert self.mixture is not None
         losses, predicted, load = self._parts(self.since_row)
         self.since_row = np.zeros_like(self.since_row)
-        plan = self.mixture.plan
-        counts = plan.counts(examples)
-        total = float(predicted.sum())
-        row: dict[str, Any] = {"loss": float(losses.sum()) / total if total else None}
-        for k, label in enumerate(self.mixture.labels):
-            row[f"loss_{label}"] = float(losses[k] / predicted[k]) if predicted[k] else None
-            row[f"tokens_{label}"] = int(counts[k]) * length
-            row[f"ratio_{label}"] = float(counts[k] / counts.sum())
-            size = plan.sizes[k]
-            row[f"epochs_{label}"] = None if size is None else float(counts[k] / size)
+        row = tally.row(self.mixture, losses, predicted, examples, length)
         balance = moe_metrics(load)
         return row | {name.replace("/", "_"): value for name, value in balance.items()}
 
@@ -105,20 +93,8 @@ class Tally:
         """What the console and W&B show of this step, after `examples` of the run."""
         losses, predicted, load = self._parts(self.step.cpu().numpy())
         shown = moe_metrics(load)
-        if self.mixture is None:
-            return shown
-        plan = self.mixture.plan
-        counts = plan.counts(examples)
-        for k, label in enumerate(self.mixture.labels):
-            if not counts[k]:
-                continue
-            shown[f"mixture/{label}/ratio"] = float(counts[k] / counts.sum())
-            shown[f"mixture/{label}/tokens"] = float(counts[k] * length)
-            size = plan.sizes[k]
-            if size is not None:
-                shown[f"mixture/{label}/epochs"] = float(counts[k] / size)
-            if predicted[k]:
-                shown[f"mixture/{label}/CrossEntropyLoss"] = float(losses[k] / predicted[k])
+        if self.mixture is not None:
+            shown |= tally.shown(self.mixture, losses, predicted, examples, length)
         return shown
 
     def _parts(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor]:

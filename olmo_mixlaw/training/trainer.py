@@ -23,11 +23,11 @@ from olmo.config import CheckpointType
 from olmo.torch_util import get_global_rank, get_world_size
 from olmo.train import Trainer
 
-from olmo_mixlaw.errors import CheckpointError, DataError, MixlawError
+from olmo_mixlaw.errors import CheckpointError, DataError, NonFiniteLossError, StoppedError
 from olmo_mixlaw.mixture.opened import Mixture
+from olmo_mixlaw.mixture.records import Record
 from olmo_mixlaw.models.olmo import moe_layers
 from olmo_mixlaw.training.config import MixTrainConfig
-from olmo_mixlaw.training.records import Record
 from olmo_mixlaw.training.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -38,18 +38,6 @@ _OF_LAYER = re.compile(r"moe/\d+/")
 # The perplexity of a larger loss, which OLMo computes, is beyond a float.
 _MOST_NATS = math.log(sys.float_info.max)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class NonFiniteLossError(MixlawError):
-    """The loss became infinite or no number; the last good state was saved."""
-
-
-class StoppedError(MixlawError):
-    """A signal ended the run after a checkpoint."""
-
-    def __init__(self, message: str, signal: int) -> None:
-        super().__init__(message)
-        self.signal = signal
 
 
 class _LossNotFinite(Exception):

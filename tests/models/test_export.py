@@ -25,7 +25,7 @@ from rounding import assert_same_logits
 
 from olmo_mixlaw.cli.app import app, run
 from olmo_mixlaw.errors import CheckpointError
-from olmo_mixlaw.models import export as module
+from olmo_mixlaw.models import hf_folder as module
 from olmo_mixlaw.models.export import export, load_checkpoint
 
 

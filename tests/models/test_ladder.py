@@ -19,6 +19,7 @@ from olmo_mixlaw.models.shape import LatentAttention, Shape
 from olmo_mixlaw.schema import parse_count
 
 
+@pytest.mark.olmo
 @pytest.mark.parametrize("name", ["w16", "w32", "w64", "w96", "w128"])
 def test_micro_dense_counts_equal_olmos_model(name: str) -> None:
     from olmo.config import ModelConfig
@@ -107,6 +108,7 @@ def test_every_rung_is_within_two_percent_of_its_name(ladder: str, name: str) ->
     assert len(sizes) == (2 if found.rung(name).moe else 1)
 
 
+@pytest.mark.olmo
 @pytest.mark.parametrize(("ladder", "name"), EVERY_RUNG)
 def test_every_rung_builds_with_the_counts_it_states(ladder: str, name: str) -> None:
     from olmo_mixlaw.models.olmo import MoEOLMo, build_model

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+
+pytest.importorskip("olmo")
+
 from olmo.config import ActivationCheckpointingStrategy, ModelConfig
 from olmo.model import OLMo
 from tiny_moe import BOTH_ROUTERS, SHAPE, SIGMOID, loss_of, tokens

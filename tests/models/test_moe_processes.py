@@ -13,6 +13,8 @@ import torch
 from tiny_moe import BOTH_ROUTERS, SHAPE, SIGMOID, loss_of, tokens
 from torch import Tensor, nn
 
+pytest.importorskip("olmo")
+
 from olmo_mixlaw.models.moe import MoE, MoEConfig
 from olmo_mixlaw.models.olmo import MoEOLMo, build_model
 

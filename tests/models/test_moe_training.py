@@ -12,6 +12,8 @@ import pytest
 import torch
 import yaml
 
+pytest.importorskip("olmo")
+
 from olmo_mixlaw.models.export import export, import_hf, load_checkpoint, read_model_config
 from olmo_mixlaw.models.export import model_section as section_of
 from olmo_mixlaw.models.moe import MoE

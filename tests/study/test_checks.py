@@ -209,9 +209,9 @@ def test_plan_and_status_as_json(study_file, tmp_path, capsys):
 def test_a_missing_trainer_is_said_before_any_work(
     study_file, tmp_path, capsys, monkeypatch, package
 ):
-    from olmo_mixlaw.study import run
+    from olmo_mixlaw.study import trainers
 
-    monkeypatch.setattr(run, "find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr(trainers, "find_spec", lambda name: None if name == package else object())
     assert cli.run(cli.app, ["study", "run", str(study_file())]) == 2
     error = capsys.readouterr().err
     assert error == f"error: this needs {package}: pip install 'olmo-mixlaw[olmo]'\n"

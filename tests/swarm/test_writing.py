@@ -20,7 +20,6 @@ from olmo_mixlaw.swarm.making import Swarm, drawn, planned, summary
 from olmo_mixlaw.swarm.mixtures import Mixtures, read_mixtures
 from olmo_mixlaw.swarm.sources import Source, SourceTree
 from olmo_mixlaw.swarm.writing import study_values, write_olmo, write_tables
-from olmo_mixlaw.training.config import load
 
 MICRO = find_config("configs/train", "micro")
 
@@ -96,7 +95,10 @@ def test_a_study_has_the_leaves_as_domains_and_nothing_of_the_template_s(tmp_pat
     assert study_values(matched, template, tmp_path)["match_repeats"] is True
 
 
+@pytest.mark.olmo
 def test_a_training_file_a_mixture_says_its_sources_ratios_and_folder(tmp_path: Path) -> None:
+    from olmo_mixlaw.training.config import load
+
     made = replace(swarm_of(generated()), match_repeats=True, run_tokens=2e6, target_tokens=8e6)
     files = write_olmo(made, MICRO, tmp_path)
     assert [file.name for file in files] == [f"{run}.yaml" for run in made.ids]

@@ -11,9 +11,9 @@ import torch
 pytest.importorskip("olmo")
 
 from olmo_mixlaw.cli import app as cli
-from olmo_mixlaw.errors import CheckpointError, DataError
+from olmo_mixlaw.errors import CheckpointError, DataError, NonFiniteLossError
 from olmo_mixlaw.training.launch import train
-from olmo_mixlaw.training.trainer import MixTrainer, NonFiniteLossError
+from olmo_mixlaw.training.trainer import MixTrainer
 
 Write = Callable[..., Path]
 

@@ -19,11 +19,11 @@ import torch
 
 pytest.importorskip("olmo")
 
-from olmo_mixlaw.errors import CheckpointError
+from olmo_mixlaw.errors import CheckpointError, NonFiniteLossError, StoppedError
 from olmo_mixlaw.training import trainer as module
 from olmo_mixlaw.training.config import load
 from olmo_mixlaw.training.launch import train
-from olmo_mixlaw.training.trainer import MixTrainer, NonFiniteLossError, StoppedError
+from olmo_mixlaw.training.trainer import MixTrainer
 
 Write = Callable[..., Path]
 

@@ -18,6 +18,10 @@ from olmo_mixlaw.errors import DataError
 
 log = logging.getLogger(__name__)
 
+METRICS = "metrics.csv"
+EVALS = "evals.csv"
+EVAL_COLUMNS = ("step", "metric", "value")
+
 _MEND = "mend it, or move it away"
 
 
