@@ -9,10 +9,6 @@ CORE_VENV ?= .venv-core
 CORE := $(CORE_VENV)/bin
 CORE_LOCK := $(shell cat pyproject.toml constraints-core.txt | sha256sum | cut -c1-16)
 CORE_READY := $(CORE_VENV)/.installed-$(CORE_LOCK)
-# What both trainers share, in the versions that OLMo-core brings: numpy 2, pandas, transformers.
-SHARED := tests/runs tests/mixture tests/datasets tests/swarm tests/models tests/evaluation \
-	tests/report tests/test_schema.py tests/test_docs.py tests/cli/test_doctor.py \
-	tests/cli/test_export_mixture.py
 PIP := -m pip install -q --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 
@@ -34,8 +30,8 @@ test-slow: setup
 
 test-all: test test-slow
 
-test-core: setup-core  ## the tests of OLMo-core's trainer, and those of what both share
-	$(CORE)/pytest -n 2 --dist loadfile -m "not slow and not gpu" tests/core $(SHARED)
+test-core: setup-core  ## the tests of OLMo-core's trainer
+	$(CORE)/pytest -n 2 --dist loadfile -m "not slow and not gpu" tests/core
 
 test-core-slow: setup-core
 	$(CORE)/pytest -n 2 --dist loadfile -m "slow and not gpu" tests/core
