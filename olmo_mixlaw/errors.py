@@ -105,6 +105,11 @@ def first_of(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + more
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _abbreviates(short: str, name: str) -> bool:
     """Whether `short` is made of the initials of the words of `name`: lr, wd."""
     words = [word for word in name.split("_") if word]

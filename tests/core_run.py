@@ -19,13 +19,13 @@ from olmo_core.train import Duration, Trainer, TrainerConfig
 from olmo_core.train.callbacks import Callback, CheckpointerCallback
 from olmo_core.train.train_module import TransformerDataParallelConfig, TransformerTrainModuleConfig
 from olmo_core.utils import seed_all
+from tiny_core import BATCH, LENGTH, STEPS, VOCABULARY
 
 from olmo_mixlaw.training_core.callback import MixtureCallback
 from olmo_mixlaw.training_core.endings import EndingsCallback
 from olmo_mixlaw.training_core.scripts import MixtureDatasetConfig, MixtureLoaderConfig
 
-LENGTH, ROWS, STEPS, VOCABULARY = 16, 8, 12, 300
-BATCH = LENGTH * ROWS
+ROWS = BATCH // LENGTH
 
 
 @dataclass

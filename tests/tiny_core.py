@@ -10,13 +10,13 @@ import yaml
 
 from olmo_mixlaw.datasets import train_tokenizer
 
-LENGTH, BATCH, STEPS = 16, 128, 12
+LENGTH, BATCH, STEPS, VOCABULARY = 16, 128, 12, 300
 LABELS = ("high", "low")
 
 
 def write_tokens(folder: Path) -> Path:
     """`folder`, with a tokenizer and the memmaps of two sources that differ."""
-    train_tokenizer([f"{i} is {i * i}" for i in range(300)], 300, folder / "tokenizer.json")
+    train_tokenizer([f"{i} is {i * i}" for i in range(300)], VOCABULARY, folder / "tokenizer.json")
     rng = np.random.default_rng(0)
     for name, top, count in (("low", 60, 4000), ("high", 290, 40_000)):
         rng.integers(2, top, count).astype(np.uint16).tofile(folder / f"{name}.npy")
@@ -42,7 +42,7 @@ def example(tokens: Path, save_folder: Path, **changes: Any) -> dict[str, Any]:
         },
         "tokenizer": {
             "identifier": str(tokens / "tokenizer.json"),
-            "vocab_size": 300,
+            "vocab_size": VOCABULARY,
             "eos_token_id": 0,
             "pad_token_id": 1,
         },

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Literal
 
@@ -23,11 +23,11 @@ from olmo_mixlaw.cli.answer import Answer, answers
 from olmo_mixlaw.errors import MixlawError
 from olmo_mixlaw.plugin import GROUP, TABLES
 from olmo_mixlaw.registry import DATASETS, LADDERS, LAWS, SCHEDULES, TASKS
+from olmo_mixlaw.training_core.saved import MAJOR, installed
 
 State = Literal["works", "absent", "fails"]
 MARKS: dict[State, str] = {"works": "ok", "absent": "--", "fails": "!!"}
 PROBE_SECONDS = 60
-CORE_MAJOR = "3."
 CORE_INSTALL = "pip install -c constraints-core.txt 'olmo-mixlaw[olmo-core]', in a venv of its own"
 
 # Run in another interpreter; prints whether the hook watches, and whether OLMES is there.
@@ -97,15 +97,8 @@ def _guarded(check: Callable[[], Finding]) -> Finding:
         return Finding(name, "fails", f"the check itself failed: {type(error).__name__}: {error}")
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _torch() -> Finding:
-    found = _version("torch")
+    found = installed("torch")
     if found is None:
         return Finding(
             "PyTorch",
@@ -121,7 +114,7 @@ def _torch() -> Finding:
 
 
 def _olmo() -> Finding:
-    found = _version("ai2-olmo")
+    found = installed("ai2-olmo")
     if found is None:
         other = "" if _has_core() else "pip install 'olmo-mixlaw[olmo]'"
         return Finding("OLMo trainer", "absent", "not installed", other)
@@ -147,12 +140,12 @@ def _olmo() -> Finding:
 
 def _has_core() -> bool:
     """Whether an OLMo-core that can train is installed; OLMo 0.6.0 brings 0.1.0, which can't."""
-    return (_version("ai2-olmo-core") or "").startswith(CORE_MAJOR)
+    return (installed("ai2-olmo-core") or "").startswith(f"{MAJOR}.")
 
 
 def _core() -> Finding:
-    name, found = "OLMo-core trainer", _version("ai2-olmo-core")
-    beside = _version("ai2-olmo")
+    name, found = "OLMo-core trainer", installed("ai2-olmo-core")
+    beside = installed("ai2-olmo")
     if not _has_core():
         if found is None:
             return Finding(name, "absent", "not installed", "" if beside else CORE_INSTALL)
@@ -171,12 +164,12 @@ def _core() -> Finding:
 def _one_trainer() -> Finding:
     """The two trainers need two versions of `ai2-olmo-core`, and numpy 1 against numpy 2."""
     name = "trainers"
-    beside = _version("ai2-olmo")
+    beside = installed("ai2-olmo")
     if beside and _has_core():
         return Finding(
             name,
             "fails",
-            f"ai2-olmo {beside} and ai2-olmo-core {_version('ai2-olmo-core')} in one environment: "
+            f"ai2-olmo {beside} and ai2-olmo-core {installed('ai2-olmo-core')} in one environment: "
             "each needs another version of ai2-olmo-core",
             "a venv each: pip uninstall ai2-olmo here; in the other one, "
             "pip install 'olmo-mixlaw[olmo]'",
@@ -200,7 +193,7 @@ def _corpora() -> Finding:
 
 
 def _transformers() -> Finding:
-    found = _version("transformers")
+    found = installed("transformers")
     if found is None:
         return Finding(
             "transformers",

@@ -18,7 +18,7 @@ from olmo_mixlaw.datasets.base import Dataset, Ledger
 from olmo_mixlaw.datasets.corpora import CORPORA
 from olmo_mixlaw.datasets.counting import tokens_a_document
 from olmo_mixlaw.datasets.readers import find_files, read_texts
-from olmo_mixlaw.errors import DataError, unknown_name
+from olmo_mixlaw.errors import DataError, first_line, unknown_name
 
 HUB = "hf:"
 
@@ -108,7 +108,7 @@ class Text(Dataset):
                 streaming=True,
             )
         except Exception as error:  # whatever the hub, the network or the name got wrong
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = first_line(error)
             raise DataError(f"path: {self.path}: {first}") from None
         for row in rows:
             if not isinstance(row.get(self.column), str):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmo_mixlaw.carried import carried
-from olmo_mixlaw.errors import CheckpointError, ConfigError, unknown_name
+from olmo_mixlaw.errors import CheckpointError, ConfigError, first_line, unknown_name
 from olmo_mixlaw.evaluation.language_model import (
     HuggingFaceModel,
     LanguageModel,
@@ -99,7 +99,7 @@ def _load_olmo(
         ) from None
     except (RuntimeError, OSError, EOFError) as error:
         raise CheckpointError(
-            f"{path / 'model.pt'}: doesn't fit config.yaml ({_first_line(error)})"
+            f"{path / 'model.pt'}: doesn't fit config.yaml ({first_line(error)})"
         ) from None
     model = model.to(device=device, dtype=getattr(torch, dtype))
     identifier = (values.get("tokenizer") or {}).get("identifier")
@@ -183,9 +183,9 @@ def _load_hugging_face(
             f"{_pickled(path)}: {NO_PICKLES} safetensors (model.save_pretrained(folder))"
         ) from None
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: {_first_line(error)}") from None
+        raise CheckpointError(f"{path}: {first_line(error)}") from None
     except (RuntimeError, EOFError, SafetensorError) as error:
-        raise CheckpointError(f"{_weights(path)}: can't be read: {_first_line(error)}") from None
+        raise CheckpointError(f"{_weights(path)}: can't be read: {first_line(error)}") from None
     if not getattr(fast, "is_fast", False):
         raise CheckpointError(f"{folder}: its tokenizer has no tokenizer.json")
     eos = fast.eos_token_id if fast.eos_token_id is not None else model.config.eos_token_id
@@ -198,10 +198,6 @@ def _load_hugging_face(
     start = None if (path / EXPORTED).is_file() else _start_of(fast)
     start = None if start == int(eos) else start
     return HuggingFaceModel(model, fast.backend_tokenizer, config, int(eos), start)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _pickled(path: Path) -> str:

@@ -17,7 +17,6 @@ from torch import Tensor
 from olmo_mixlaw.datasets.base import Dataset, Question
 from olmo_mixlaw.errors import ConfigError, DataError
 
-KINDS = ("heldout", "exact_match")
 # Values that are summed by domain: how many items, and two that the kind says.
 _SUMS = 3
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from olmo_mixlaw import schema
 from olmo_mixlaw.carried import carried
-from olmo_mixlaw.errors import CheckpointError, ConfigError
+from olmo_mixlaw.errors import CheckpointError, ConfigError, first_line
 from olmo_mixlaw.models import remote_code
 from olmo_mixlaw.models.hf_folder import (
     read_json,
@@ -141,7 +141,7 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{file}: can't be read: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{file}: holds no weights by name")
@@ -208,7 +208,7 @@ def _empty_model(config: MoEModelConfig, file: Path) -> Any:
     try:
         return build_model(dataclasses.replace(config, init_device="meta"), init_params=False)
     except (OLMoConfigurationError, ConfigError, AssertionError, ZeroDivisionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{file}: model: can't be built: {reason}") from None
 
 

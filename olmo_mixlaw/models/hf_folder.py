@@ -136,10 +136,15 @@ def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")
 
 
-def read_safetensors(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a HuggingFace folder, in one file or several. Raises `CheckpointError`."""
+def read_safetensors(folder: Path, shapes_alone: bool = False) -> dict[str, Tensor]:
+    """Every tensor of a HuggingFace folder, in one file or several. Raises `CheckpointError`.
+
+    With `shapes_alone` they have no data (device meta), and files are read no further than that.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    read = _shapes if shapes_alone else load_file
 
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -157,10 +162,20 @@ def read_safetensors(folder: Path) -> dict[str, Tensor]:
                 f"{folder}: no weights {name} in safetensors format{_pickles_in(folder)}"
             )
         try:
-            found |= load_file(folder / name)
+            found |= read(folder / name)
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{folder / name}: can't be read: {error}") from None
     return found
+
+
+def _shapes(file: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as tensors:
+        return {
+            name: torch.empty(tensors.get_slice(name).get_shape(), device="meta")
+            for name in tensors.keys()  # noqa: SIM118  it is no mapping
+        }
 
 
 def _pickles_in(folder: Path) -> str:

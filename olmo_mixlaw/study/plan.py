@@ -17,8 +17,8 @@ from olmo_mixlaw.datasets.memmap import dtype_for
 from olmo_mixlaw.datasets.tokenizer import PADDING, end_of_text
 from olmo_mixlaw.models.ladder import Ladder, Rung, load_ladder, short
 from olmo_mixlaw.study.settings import StudyConfig, TokenizerConfig
+from olmo_mixlaw.training_core.config import TRAINER as CORE
 
-CORE = "olmo-core"  # the trainer that isn't OLMo
 PADDED = 128  # entries of an embedding in OLMo-core (TokenizerConfig.padded_vocab_size)
 
 

@@ -21,18 +21,17 @@ from olmo_mixlaw.datasets import load_tokenizer, open_dataset
 from olmo_mixlaw.datasets.base import Dataset
 from olmo_mixlaw.datasets.uri import is_uri
 from olmo_mixlaw.errors import ConfigError, unknown_name
-from olmo_mixlaw.mixture.domains import KINDS, DomainSums, collate, items_of, share
+from olmo_mixlaw.mixture.domains import DomainSums, collate, items_of, share
+from olmo_mixlaw.mixture.records import KINDS
 from olmo_mixlaw.training.config import OLMO_EVALUATORS, MixEvaluatorConfig, MixTrainConfig
 from olmo_mixlaw.training.config import sources as source_uris
-
-OURS = KINDS
 
 
 @dataclass
 class DomainEvaluator(Evaluator):
-    """Sums over items by domain, of one of the kinds in `OURS`."""
+    """Sums over items by domain, of one of the kinds in `KINDS`."""
 
-    kind: str = OURS[0]
+    kind: str = KINDS[0]
     domains: Sequence[str] = ()
     device: torch.device = torch.device("cpu")  # noqa: RUF009
 
@@ -60,13 +59,13 @@ class DomainEvaluator(Evaluator):
 
 def check_evaluators(config: MixTrainConfig, where: str) -> None:
     """Raise `ConfigError` for an evaluator of an unknown kind, or two of one label."""
-    known = [*OLMO_EVALUATORS, *OURS]
+    known = [*OLMO_EVALUATORS, *KINDS]
     labels = [item.label for item in config.evaluators]
     for i, item in enumerate(config.evaluators):
         place = f"{where}: evaluators.{i}"
         if item.type not in known:
             raise unknown_name("evaluator", item.type, known, f"{place}.type")
-        if item.type in OURS and item.n_items < 1:
+        if item.type in KINDS and item.n_items < 1:
             raise ConfigError(f"{place}.n_items: {item.n_items}; it must be at least 1")
         if labels.count(item.label) > 1:
             raise ConfigError(f"{place}.label: {item.label!r} is used twice")
@@ -76,7 +75,7 @@ def build_evaluators(config: MixTrainConfig, device: torch.device, where: str) -
     """The evaluators of `config`, ready for the Trainer. Raises `ConfigError`, `DataError`."""
     evaluators: list[Evaluator] = []
     for i, item in enumerate(config.evaluators):
-        if item.type in OURS:
+        if item.type in KINDS:
             evaluators.append(_ours(config, item, device, f"{where}: evaluators.{i}"))
             continue
         theirs = EvaluatorConfig(

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from olmo.optim import build_optimizer
 from olmo.torch_util import barrier, get_global_rank, get_world_size, seed_all
 from torch.utils.data import DataLoader
 
-from olmo_mixlaw.errors import ConfigError, MixlawError, StoppedError
+from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.mixture import accounting
 from olmo_mixlaw.mixture.opened import Mixture, description, steps_until_exhausted
 from olmo_mixlaw.mixture.records import EVAL_COLUMNS, EVALS, METRICS, Record
 from olmo_mixlaw.mixture.schedule import RunLength
+from olmo_mixlaw.process import command, is_first, trained
 from olmo_mixlaw.shipped import find_config
 from olmo_mixlaw.training import checkpoints, plain, process
 from olmo_mixlaw.training.config import MixTrainConfig, check, load, max_steps
@@ -229,25 +228,12 @@ def run(config: str, overrides: Sequence[str]) -> int:
     """
     from olmo.util import add_cached_path_clients, prepare_cli_environment
 
-    first = int(os.environ.get("RANK", 0)) == 0
     prepare_cli_environment()
     quiet_hosts()
-    if not first:
+    if not is_first():
         logging.getLogger().setLevel(logging.WARNING)  # the first process says it for all
     add_cached_path_clients()
-    try:
-        final = train(find_config("configs/train", config), overrides)
-    except StoppedError as error:
-        if first:
-            print(f"stopped: {error}", file=sys.stderr)
-        return 128 + error.signal
-    except MixlawError as error:
-        if first:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    if first:
-        print(f"trained: {final}")
-    return 0
+    return trained(lambda: train(find_config("configs/train", config), overrides))
 
 
 def quiet_hosts() -> None:
@@ -258,13 +244,9 @@ def quiet_hosts() -> None:
     warnings.filterwarnings("ignore", message=".*Disabling autocast.*")
 
 
-def main(arguments: Sequence[str] | None = None) -> Any:
+def main(arguments: Sequence[str] | None = None) -> int:
     """`CONFIG [--key.sub=value ...]`, where CONFIG is a file or a shipped name."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m olmo_mixlaw.training.launch CONFIG [--key.sub=value ...]")
-        return 0 if arguments else 2
-    return run(arguments[0], arguments[1:])
+    return command(run, "olmo_mixlaw.training.launch", arguments)
 
 
 if __name__ == "__main__":

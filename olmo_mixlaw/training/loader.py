@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from olmo.config import InstanceFilterConfig, TrainConfig
 from olmo.data import IterableDataset
 from olmo.data.util import find_periodic_sequences
 from olmo.torch_util import get_fs_local_rank, get_global_rank, get_world_size
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 
+from olmo_mixlaw.mixture.batches import dealt, part_of_batch
 from olmo_mixlaw.mixture.opened import Mixture
 
 
@@ -61,26 +61,20 @@ class MixtureBatches(IterableDataset):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        start = self.start_index // self.global_batch_size
-        for step in range(start + first, self.n_steps, stride):
+        for step in dealt(self.start_index // self.global_batch_size, self.n_steps):
             yield self.batch(step)
 
     def batch(self, step: int) -> dict[str, Any]:
         """This process's part of the batch of `step`, counted from 0."""
-        begin = step * self.global_batch_size + self.rank
-        examples = begin + self.world_size * np.arange(self.device_batch_size)
-        tokens, sources = self.mixture.sequences(examples)
-        batch = {
-            "input_ids": torch.from_numpy(tokens),
-            "index": torch.from_numpy(examples),
-            "source": torch.from_numpy(sources),
-        }
-        if self.instance_filter is not None:
-            kept = [not repeats(row, self.instance_filter) for row in tokens]
-            batch["instance_mask"] = torch.tensor(kept)
-        return batch
+        limits = self.instance_filter
+        return part_of_batch(
+            self.mixture,
+            step,
+            self.global_batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+            keep=None if limits is None else lambda row: not repeats(row, limits),
+        )
 
 
 def repeats(tokens: np.ndarray, limits: InstanceFilterConfig) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from olmo.config import DataConfig, TrainConfig
-from olmo.torch_util import barrier, get_global_rank
 
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.mixture.config import MixtureConfig
 from olmo_mixlaw.mixture.opened import Mixture, open_mixture
 from olmo_mixlaw.mixture.schedule import RunLength
+from olmo_mixlaw.process import first_process_first
 from olmo_mixlaw.training.model import count_params
 
 
@@ -31,24 +31,20 @@ def open_for(
     `where` (the file) goes into every error. Raises `ConfigError` and `DataError`.
     """
     refuse_unsupported(config.data, where)
-    if get_global_rank() != 0:
-        barrier()
-    opened = open_mixture(
-        mixture,
-        uris,
-        run,
-        tokenizer=config.tokenizer.identifier,
-        vocab_size=config.model.vocab_size,
-        eos_token_id=config.model.eos_token_id,
-        seed=config.seed if config.data.seed is None else config.data.seed,
-        memmap_dtype=config.data.memmap_dtype,
-        where=where,
-        n_params=count_params(config),
-        train_vocab_size=train_vocab_size,
-    )
-    if get_global_rank() == 0:
-        barrier()
-    return opened
+    with first_process_first():
+        return open_mixture(
+            mixture,
+            uris,
+            run,
+            tokenizer=config.tokenizer.identifier,
+            vocab_size=config.model.vocab_size,
+            eos_token_id=config.model.eos_token_id,
+            seed=config.seed if config.data.seed is None else config.data.seed,
+            memmap_dtype=config.data.memmap_dtype,
+            where=where,
+            n_params=count_params(config),
+            train_vocab_size=train_vocab_size,
+        )
 
 
 def refuse_unsupported(data: DataConfig, where: str) -> None:

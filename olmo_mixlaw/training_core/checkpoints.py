@@ -9,16 +9,17 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmo_mixlaw.atomic import write_text
-from olmo_mixlaw.errors import CheckpointError, ConfigError, MixlawError, first_of
+from olmo_mixlaw.errors import CheckpointError, ConfigError, MixlawError, first_line, first_of
 from olmo_mixlaw.mixture.changes import changes, differences
+from olmo_mixlaw.mixture.records import EVALS
 from olmo_mixlaw.training_core import saved
+from olmo_mixlaw.training_core.classes import require_core_classes
 from olmo_mixlaw.training_core.config import CoreTrainConfig
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ MOST = 4
 OURS = "olmo_mixlaw"
 """The key of config.json under which `config` and `mixture` of the run are kept."""
 
-_STEP = re.compile(r"step(\d+)")
 # What OLMo-core writes of a checkpoint before its own mark that it is whole.
 _PARTS = ("train/rank0.pt", f"{saved.WEIGHTS}/{saved.INDEX}", ".metadata.json")
 # How a model computes, which may differ between machines.
@@ -41,38 +41,30 @@ _KERNELS = ("backend", "use_flash", "dtype", "init_seed", "fused")
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint in the folder of a run that was written to its end, if there is one."""
-    whole = [path for path in _steps(folder) if all((path / part).is_file() for part in _PARTS)]
+    whole = [path for path in saved.steps(folder) if _is_whole(path)]
     return whole[-1] if whole else None
 
 
-def step_of(path: Path) -> int:
-    """The step of a checkpoint's folder."""
-    match = _STEP.fullmatch(path.name)
-    assert match is not None
-    return int(match[1])
-
-
-def _steps(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("step*") if _STEP.fullmatch(path.name)]
-    return sorted(found, key=step_of)
+def _is_whole(path: Path) -> bool:
+    return all((path / part).is_file() for part in _PARTS)
 
 
 def remove_halves(folder: Path) -> None:
     """Clear what a run that was killed had begun to write: no checkpoint, and in its way."""
-    for path in [*_steps(folder), *folder.glob("step*-tmp")]:
-        if not all((path / part).is_file() for part in _PARTS):
+    for path in [*saved.steps(folder), *folder.glob("step*-tmp")]:
+        if not _is_whole(path):
             shutil.rmtree(path)
 
 
 def is_finished(folder: Path, newest: Path, last_step: int, evaluated: bool) -> bool:
     """Whether a run has nothing left to do: its last step is saved, and scored if `evaluated`."""
-    if step_of(newest) < last_step or not (newest / saved.CONFIG).is_file():
+    if saved.step_of(newest) < last_step or not (newest / saved.CONFIG).is_file():
         return False
-    return not evaluated or step_of(newest) in _evaluated(folder)
+    return not evaluated or saved.step_of(newest) in _evaluated(folder)
 
 
 def _evaluated(folder: Path) -> set[int]:
-    file = folder / "evals.csv"
+    file = folder / EVALS
     if not file.is_file():
         return set()
     with file.open(encoding="utf-8", newline="") as rows:
@@ -205,27 +197,18 @@ def model_of(found: Base, where: str) -> TransformerConfig:
     from olmo_core.nn.transformer import TransformerConfig
 
     if found.is_hf:
-        from olmo_mixlaw.training_core.from_hf import weights_from_hf
+        from olmo_mixlaw.training_core.from_hf import settings_from_hf
 
-        return weights_from_hf(found.folder)[0]
+        return settings_from_hf(found.folder)
     settings = saved.read_config(found.folder).get("model")
     if not isinstance(settings, dict):
         raise CheckpointError(f"{where}: load_path: {found.folder / saved.CONFIG}: has no model")
-    _require_core_classes(settings, found.folder / saved.CONFIG)
+    require_core_classes(settings, found.folder / saved.CONFIG)
     try:
         return TransformerConfig.from_dict(settings)
     except Exception as error:  # whatever OLMo-core makes of settings that it can't build
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{found.folder / saved.CONFIG}: model: {line}") from None
-
-
-def _require_core_classes(settings: Any, file: Path) -> None:
-    if isinstance(settings, dict):
-        name = settings.get("_CLASS_")
-        if name is not None and not str(name).startswith("olmo_core."):
-            raise CheckpointError(f"{file}: model: {name}: expected a class of olmo_core")
-        for value in settings.values():
-            _require_core_classes(value, file)
+        place = f"{found.folder / saved.CONFIG}: model"
+        raise CheckpointError(f"{place}: {first_line(error)}") from None
 
 
 def load_hf(found: Base, model: Any) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 from olmo_mixlaw import schema
 from olmo_mixlaw.errors import ConfigError, unknown_name
 from olmo_mixlaw.mixture.config import MixtureConfig
+from olmo_mixlaw.mixture.records import KINDS
 from olmo_mixlaw.training_core.models import ModelSection
 
 TRAINER = "olmo-core"
 SCHEDULERS = ("wsd", "cosine", "linear", "constant")
 PARALLEL = ("ddp", "fsdp", "hsdp")
 PRECISIONS = ("fp32", "bf16")
-EVALUATORS = ("heldout", "exact_match")
 
 # What splits a sequence or a model over processes: losses can't be told by source there.
 _SPLITTING = ("tp_config", "cp_config", "pp_config")
@@ -235,10 +235,8 @@ def _check_names(config: CoreTrainConfig, where: str) -> None:
     for i, evaluator in enumerate(config.evaluators):
         if labels.count(labels[i]) > 1:
             raise ConfigError(f"{where}: evaluators[{i}].label: {labels[i]!r} is used twice")
-        if evaluator.kind not in EVALUATORS:
-            raise unknown_name(
-                "evaluator", evaluator.kind, EVALUATORS, f"{where}: evaluators[{i}].kind"
-            )
+        if evaluator.kind not in KINDS:
+            raise unknown_name("evaluator", evaluator.kind, KINDS, f"{where}: evaluators[{i}].kind")
 
 
 def _check_batch(config: CoreTrainConfig, where: str, world_size: int) -> None:

@@ -1,8 +1,7 @@
 """A planned mixture as the data loader of OLMo-core's Trainer.
 
-Batch s of a run holds examples [s B, (s + 1) B) of the plan; process r of W takes every W-th of
-them from the r-th on. No table of indices is made, and nothing but the position is remembered,
-so a run resumes exactly, on any number of processes and data workers.
+No table of indices is made, and nothing but the position is remembered, so a run resumes exactly,
+on any number of processes and data workers (see `mixture.batches`).
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from olmo_core.aliases import PathOrStr
 from olmo_core.data import DataCollator, InstanceFilterConfig, TextDataLoaderBase, TokenizerConfig
 from olmo_core.data.utils import find_periodic_sequences
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset
 
 from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError
+from olmo_mixlaw.mixture.batches import dealt, part_of_batch
 from olmo_mixlaw.mixture.changes import changes
 from olmo_mixlaw.mixture.opened import Mixture, description
 
@@ -145,24 +144,21 @@ class MixtureDataLoader(TextDataLoaderBase):
     def batch(self, step: int) -> dict[str, Any]:
         """This process's part of the batch of `step`, counted from 0. Raises `DataError` for a
         token that the model has no embedding of."""
-        begin = step * self.instances_per_batch + self.dp_rank
-        count = self.instances_per_batch // self.dp_world_size
-        examples = begin + self.dp_world_size * np.arange(count)
-        tokens, sources = self.mixture.sequences(examples)
-        if (largest := int(tokens.max())) >= self.vocab_size:
+        limits = self.instance_filter
+        batch = part_of_batch(
+            self.mixture,
+            step,
+            self.instances_per_batch,
+            rank=self.dp_rank,
+            world_size=self.dp_world_size,
+            keep=None if limits is None else lambda row: not repeats(row, limits),
+        )
+        if (largest := int(batch["input_ids"].max())) >= self.vocab_size:
             raise DataError(
                 f"{self.mixture.where}: the batch of step {step + 1} holds token {largest}, beyond "
                 f"the {self.vocab_size} of the model; a token file is damaged, or of another "
                 "tokenizer"
             )
-        batch = {
-            "input_ids": torch.from_numpy(tokens),
-            "index": torch.from_numpy(examples),
-            "source": torch.from_numpy(sources),
-        }
-        if self.instance_filter is not None:
-            kept = [not repeats(row, self.instance_filter) for row in tokens]
-            batch["instance_mask"] = torch.tensor(kept)
         return batch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -199,10 +195,7 @@ class _Steps(IterableDataset):
         self.loader = loader
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        start = self.loader.batches_processed + first
-        for step in range(start, self.loader.total_batches, stride):
+        for step in dealt(self.loader.batches_processed, self.loader.total_batches):
             yield self.loader.batch(step)
 
 

@@ -19,6 +19,7 @@ from olmo_core.train.callbacks import Callback, CheckpointerCallback
 from olmo_core.utils import cuda_sync_debug_mode
 
 from olmo_mixlaw.errors import MixlawError, NonFiniteLossError, StoppedError
+from olmo_mixlaw.process import said_end
 
 
 @dataclass
@@ -114,14 +115,5 @@ def exit_codes() -> Iterator[None]:
     """
     try:
         yield
-    except StoppedError as error:
-        _say(f"stopped: {error}")
-        sys.exit(128 + error.signal)
     except MixlawError as error:
-        _say(f"error: {error}")
-        sys.exit(2)
-
-
-def _say(line: str) -> None:
-    if get_rank() == 0:
-        print(line, file=sys.stderr)
+        sys.exit(said_end(error))

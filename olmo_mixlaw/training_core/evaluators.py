@@ -14,7 +14,8 @@ from olmo_core.train.callbacks import Callback, CallbackConfig, EvaluatorCallbac
 
 from olmo_mixlaw.datasets import load_tokenizer, open_dataset
 from olmo_mixlaw.errors import ConfigError, unknown_name
-from olmo_mixlaw.mixture.domains import KINDS, DomainSums, collate, items_of, share
+from olmo_mixlaw.mixture.domains import DomainSums, collate, items_of, share
+from olmo_mixlaw.mixture.records import KINDS
 from olmo_mixlaw.training_core.callback import mixture_callback
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from olmo_mixlaw.errors import CheckpointError
+from olmo_mixlaw.errors import CheckpointError, first_line
 from olmo_mixlaw.models.hf_folder import read_safetensors
 from olmo_mixlaw.training_core.saved import require_core
 
@@ -26,6 +26,16 @@ def weights_from_hf(folder: str | Path) -> tuple[TransformerConfig, dict[str, Te
     `CheckpointError` for a family other than OLMo 2 and OLMo 3, settings that OLMo-core's have
     no word for, or weights that don't fit them.
     """
+    settings, state = _read(folder, shapes_alone=False)
+    return settings, {name: value.to(torch.float32) for name, value in state.items()}
+
+
+def settings_from_hf(folder: str | Path) -> TransformerConfig:
+    """The settings alone, as checked, without reading the weights' data."""
+    return _read(folder, shapes_alone=True)[0]
+
+
+def _read(folder: str | Path, shapes_alone: bool) -> tuple[TransformerConfig, dict[str, Tensor]]:
     folder = Path(folder)
     require_core(folder)
     from olmo_core.nn.hf import convert_state_from_hf
@@ -39,13 +49,12 @@ def weights_from_hf(folder: str | Path) -> tuple[TransformerConfig, dict[str, Te
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{file}: {str(error).splitlines()[0]}") from None
     settings = model_settings(theirs, file)
-    weights = read_safetensors(folder)
+    weights = read_safetensors(folder, shapes_alone)
     try:
         state = convert_state_from_hf(theirs, weights, model_type=theirs.model_type)
     except (RuntimeError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{folder}: its weights don't fit config.json: {reason}") from None
-    state = {name: value.to(torch.float32) for name, value in state.items()}
     _check_fit(settings, state, folder)
     return settings, state
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ import torch
 
 from olmo_mixlaw.datasets import open_dataset
 from olmo_mixlaw.datasets.uri import is_uri
-from olmo_mixlaw.errors import ConfigError, MixlawError, StoppedError
+from olmo_mixlaw.errors import ConfigError, first_line
 from olmo_mixlaw.mixture.duration import steps_of
 from olmo_mixlaw.mixture.opened import (
     Keys,
@@ -29,7 +28,14 @@ from olmo_mixlaw.mixture.opened import (
     steps_until_exhausted,
 )
 from olmo_mixlaw.mixture.schedule import RunLength
-from olmo_mixlaw.process import expected_world_size, frozen_garbage, keep_freed_memory
+from olmo_mixlaw.process import (
+    command,
+    expected_world_size,
+    first_process_first,
+    frozen_garbage,
+    keep_freed_memory,
+    trained,
+)
 from olmo_mixlaw.shipped import find_config
 from olmo_mixlaw.training_core import checkpoints, process
 from olmo_mixlaw.training_core.config import CoreTrainConfig, EvaluatorSection, check, load
@@ -139,30 +145,22 @@ def _model(
 
 
 def _open(config: CoreTrainConfig, run: RunLength, model: TransformerConfig, where: str) -> Mixture:
-    """The mixture of the run; `config` names the sources that were read afterwards.
-
-    The first process writes tokenizer and caches, then the others read them.
-    """
-    from olmo_core.distributed.utils import barrier, get_rank
-
-    if get_rank() != 0:
-        barrier()
-    mixture = open_mixture(
-        config.mixture,
-        config.sources,
-        run,
-        tokenizer=config.tokenizer.identifier,
-        vocab_size=config.tokenizer.vocab_size,
-        eos_token_id=config.tokenizer.eos_token_id,
-        seed=config.seed,
-        memmap_dtype=config.memmap_dtype,
-        where=where,
-        n_params=model.num_non_embedding_params,
-        train_vocab_size=config.tokenizer.train_vocab_size,
-        keys=_KEYS,
-    )
-    if get_rank() == 0:
-        barrier()
+    """The mixture of the run; `config` names the sources that were read afterwards."""
+    with first_process_first():
+        mixture = open_mixture(
+            config.mixture,
+            config.sources,
+            run,
+            tokenizer=config.tokenizer.identifier,
+            vocab_size=config.tokenizer.vocab_size,
+            eos_token_id=config.tokenizer.eos_token_id,
+            seed=config.seed,
+            memmap_dtype=config.memmap_dtype,
+            where=where,
+            n_params=model.num_non_embedding_params,
+            train_vocab_size=config.tokenizer.train_vocab_size,
+            keys=_KEYS,
+        )
     if mixture.config.sources:
         config.sources = mixture.config.sources
     if config.mixture is not None:
@@ -213,7 +211,7 @@ def _trainer(
             )
         trainer = trainer_config.build(module, loader)
     except OLMoConfigurationError as error:
-        raise ConfigError(f"{where}: {str(error).strip().splitlines()[0]}") from None
+        raise ConfigError(f"{where}: {first_line(error)}") from None
     if base is not None and base.is_hf:
         checkpoints.load_hf(base, module.model)
     return trainer
@@ -266,32 +264,19 @@ def run(config: str, overrides: Sequence[str]) -> int:
     `config` is a file, or the name of a shipped one. 2 for a mistake, 128 + n for signal n. Errors
     of all processes are those of the first.
     """
-    first = int(os.environ.get("RANK", 0)) == 0
-    try:
+
+    def checked() -> Path:
         path = find_config("configs/train", config)
         process.check_environment(str(path))
         process.prepare_console()
-        final = train(path, overrides)
-    except StoppedError as error:
-        if first:
-            print(f"stopped: {error}", file=sys.stderr)
-        return 128 + error.signal
-    except MixlawError as error:
-        if first:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    if first:
-        print(f"trained: {final}")
-    return 0
+        return train(path, overrides)
+
+    return trained(checked)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`CONFIG [--key.sub=value ...]`, where CONFIG is a file or a shipped name."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m olmo_mixlaw.training_core.launch CONFIG [--key.sub=value ...]")
-        return 0 if arguments else 2
-    return run(arguments[0], arguments[1:])
+    return command(run, "olmo_mixlaw.training_core.launch", arguments)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from olmo_mixlaw import schema
-from olmo_mixlaw.errors import ConfigError, unknown_name
+from olmo_mixlaw.errors import ConfigError, first_line, unknown_name
 from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.models.moe_config import MoEConfig
 from olmo_mixlaw.models.shape import Shape
+from olmo_mixlaw.training_core.classes import CLASS, OF_CORE, classes, sections
 
 if TYPE_CHECKING:
     from olmo_core.nn.transformer import TransformerConfig
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 NORMS = {"rms": "rms", "default": "default", "low_precision": "default"}
 INITS = ("normal", "llama", "llama_depth", "fan_in")
 CUTOFF = 3.0  # standard deviations; OLMo-core's is fixed
-CLASS = "_CLASS_"  # the key under which OLMo-core names the class of a section
 # Of a rung, what a tokenizer, a batch or a ladder says and no model.
 NOT_THE_MODELS = frozenset(
     ["name", "training", "factory", "context", "vocab_size", "eos_token_id", "pad_token_id"]
@@ -147,7 +147,7 @@ def _of_factory(
     try:
         return TransformerConfig.from_dict(values)
     except Exception as error:  # of whatever part of OLMo-core has a key or value that is wrong
-        raise ConfigError(f"{where}.overrides: {_line(error)}") from None
+        raise ConfigError(f"{where}.overrides: {first_line(error)}") from None
 
 
 def _made(name: str, given: Mapping[str, Any], vocab_size: int, where: str) -> TransformerConfig:
@@ -158,7 +158,7 @@ def _made(name: str, given: Mapping[str, Any], vocab_size: int, where: str) -> T
     try:
         config = factory(vocab_size=vocab_size, **given)
     except Exception as error:  # its arguments reach into every part of a model
-        raise ConfigError(f"{where}: {name}: {_line(error)}") from None
+        raise ConfigError(f"{where}: {name}: {first_line(error)}") from None
     if _drops_arguments(factory, vocab_size):
         for key, value in given.items():
             if getattr(config, key, None) == value:
@@ -187,7 +187,7 @@ def _without_absent_kernels(values: dict[str, Any]) -> None:
     """Attention in PyTorch's own kernels where those that a factory asks for aren't installed."""
     from olmo_core.nn.attention import AttentionBackendName
 
-    for section in _sections(values):
+    for _, section in sections(values):
         name = section.get("backend")
         if isinstance(name, str) and str(section.get(CLASS)).endswith("AttentionConfig"):
             try:
@@ -212,19 +212,9 @@ def _lay(values: dict[str, Any], path: list[str], value: Any, where: str) -> Non
         values[last] = value
 
 
-def _sections(values: Any) -> list[dict[str, Any]]:
-    """Every mapping inside nested values, and they themselves."""
-    if isinstance(values, dict):
-        return [values, *(found for value in values.values() for found in _sections(value))]
-    if isinstance(values, list):
-        return [found for value in values for found in _sections(value)]
-    return []
-
-
 def _check_classes(values: dict[str, Any], where: str) -> None:
-    for section in _sections(values):
-        name = str(section.get(CLASS, "olmo_core."))
-        if not name.startswith("olmo_core."):
+    for _, name in classes(values):
+        if not name.startswith(OF_CORE):
             raise ConfigError(f"{where}: {CLASS}: {name}: expected a class of olmo_core")
 
 
@@ -350,7 +340,3 @@ def _moe(shape: Shape) -> Any:
         lb_loss_granularity=Granularity.instance if by_sequence else Granularity.local_batch,
         z_loss_weight=ours.z_loss_weight or None,
     )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,17 +7,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from olmo_mixlaw.errors import ConfigError
-from olmo_mixlaw.training_core.saved import INSTALL
+from olmo_mixlaw.training_core.saved import INSTALL, MAJOR, installed
 
 if TYPE_CHECKING:
     import torch
-
-MAJOR = 3
-"""Of ai2-olmo-core: an older or newer one configures and saves otherwise."""
 
 # NCCL for tensors on a GPU, gloo for what the trainer exchanges on the side.
 _BACKENDS = {True: "cpu:gloo,cuda:nccl", False: "gloo"}
@@ -28,7 +24,7 @@ def check_environment(where: str) -> None:
 
     `where` is the file that asks for it. Nothing is imported.
     """
-    core, olmo = _version("ai2-olmo-core"), _version("ai2-olmo")
+    core, olmo = installed("ai2-olmo-core"), installed("ai2-olmo")
     place = f"{where}: trainer: olmo-core"
     if core is not None and olmo is not None:
         raise ConfigError(
@@ -39,12 +35,6 @@ def check_environment(where: str) -> None:
         raise ConfigError(f"{place}: needs ai2-olmo-core {MAJOR}, which isn't installed: {INSTALL}")
     if core.partition(".")[0] != str(MAJOR):
         raise ConfigError(f"{place}: needs ai2-olmo-core {MAJOR}, found {core}: {INSTALL}")
-
-
-def _version(package: str) -> str | None:
-    with suppress(PackageNotFoundError):
-        return version(package)
-    return None
 
 
 @contextmanager

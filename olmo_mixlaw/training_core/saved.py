@@ -21,20 +21,27 @@ CONFIG = "config.json"
 WEIGHTS = "model_and_optim"
 INDEX = ".metadata"  # is written last, so that weights without it are half-written
 INSTALL = "pip install 'olmo-mixlaw[olmo-core]'"
-OLDEST = 3  # major of ai2-olmo-core; those before save and configure otherwise
+MAJOR = 3  # of ai2-olmo-core; others save and configure otherwise
 MAX_LENGTH = 2048  # OLMES's default
 _STEP = re.compile(r"step(\d+)")
 
 
+def installed(package: str) -> str | None:
+    """The version of a package that is installed here; None where it isn't."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def require_core(where: str | Path, error: type[MixlawError] = CheckpointError) -> None:
     """Raises `error`, with what to install, unless OLMo-core 3 is there."""
-    try:
-        found = version("ai2-olmo-core")
-    except PackageNotFoundError:
-        raise error(f"{where}: a checkpoint of OLMo-core needs: {INSTALL}") from None
-    if int(found.split(".")[0]) < OLDEST:
+    found = installed("ai2-olmo-core")
+    if found is None:
+        raise error(f"{where}: a checkpoint of OLMo-core needs: {INSTALL}")
+    if int(found.split(".")[0]) < MAJOR:
         raise error(
-            f"{where}: a checkpoint of OLMo-core needs its release {OLDEST} or later, found "
+            f"{where}: a checkpoint of OLMo-core needs its release {MAJOR} or later, found "
             f"{found}: {INSTALL} (in an environment of its own, without ai2-olmo)"
         )
 
@@ -50,20 +57,28 @@ def is_whole(folder: str | Path) -> bool:
     return (folder / WEIGHTS / INDEX).is_file() and (folder / CONFIG).is_file()
 
 
+def steps(run: str | Path) -> list[Path]:
+    """What a run's folder has under the names of checkpoints, by their steps."""
+    return sorted((p for p in Path(run).glob("step*") if _STEP.fullmatch(p.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's folder."""
+    match = _STEP.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
 def newest(run: str | Path) -> Path | None:
     """The newest whole checkpoint in a run's folder; None where it has no steps.
 
     Raises `CheckpointError` where there are steps and none of them is whole.
     """
-    steps = sorted(
-        (int(match[1]), path)
-        for path in Path(run).iterdir()
-        if (match := _STEP.fullmatch(path.name)) and is_checkpoint(path)
-    )
-    whole = [path for _, path in steps if is_whole(path)]
-    if steps and not whole:
+    found = [path for path in steps(run) if is_checkpoint(path)]
+    whole = [path for path in found if is_whole(path)]
+    if found and not whole:
         raise CheckpointError(
-            f"{run}: none of its {len(steps)} checkpoints is whole (each lacks {CONFIG} or "
+            f"{run}: none of its {len(found)} checkpoints is whole (each lacks {CONFIG} or "
             f"{WEIGHTS}/{INDEX})"
         )
     return whole[-1] if whole else None

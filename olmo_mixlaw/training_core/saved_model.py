@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from torch.distributed import checkpoint as dist_cp
 from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
-from olmo_mixlaw.errors import CheckpointError, MixlawError
+from olmo_mixlaw.errors import CheckpointError, MixlawError, first_line
+from olmo_mixlaw.training_core.classes import CLASS, classes, require_core_classes
 from olmo_mixlaw.training_core.saved import CONFIG, INDEX, WEIGHTS, read_config, require_core
 
 # What says how a run trained, which older releases kept in the model's settings.
@@ -47,16 +47,14 @@ def build_model(config: dict[str, Any], where: str | Path) -> Any:
     section = config.get("model")
     if not isinstance(section, dict):
         raise CheckpointError(f"{where}: key 'model' is missing")
-    for name in _classes(section):
-        if not name.startswith("olmo_core."):
-            raise CheckpointError(f"{where}: model: {name}: expected a class of olmo_core")
+    require_core_classes(section, where)
     require_core(where)
     from olmo_core.nn.transformer import TransformerConfig
 
     plain = {key: value for key, value in section.items() if key not in _OF_TRAINING}
     try:
         shape = TransformerConfig.from_dict(_without_kernels(plain))
-        if any(name.endswith("MoEConfig") for name in _classes(section)):
+        if any(name.endswith("MoEConfig") for _, name in classes(section)):
             from olmo_mixlaw.training_core import cpu_moe
 
             cpu_moe.install()
@@ -64,7 +62,7 @@ def build_model(config: dict[str, Any], where: str | Path) -> Any:
     except MixlawError:
         raise
     except Exception as error:  # whatever OLMo-core makes of settings that it can't build
-        raise CheckpointError(f"{where}: model: can't be built: {_line(error)}") from None
+        raise CheckpointError(f"{where}: model: can't be built: {first_line(error)}") from None
     model.to_empty(device=torch.device("cpu"))
     for module in model.modules():  # what to_empty left undefined and no checkpoint holds
         if not isinstance(module, torch.nn.Linear | torch.nn.Embedding) and hasattr(
@@ -89,9 +87,9 @@ def read_weights(folder: Path, model: torch.nn.Module) -> None:
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
             dist_cp.load(state, storage_reader=reader, no_dist=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{shards}: can't be read: {_line(error)}") from None
+        raise CheckpointError(f"{shards}: can't be read: {first_line(error)}") from None
     except dist_cp.CheckpointException as error:
-        reasons = [_line(reason) for reason, _ in error.failures.values()]
+        reasons = [first_line(reason) for reason, _ in error.failures.values()]
         raise CheckpointError(f"{shards}: can't be read: {'; '.join(reasons)}") from None
 
 
@@ -134,7 +132,7 @@ class _Reader(dist_cp.FileSystemReader):
             with file.open("rb") as stream:
                 self.index = _PlainData(stream).load()
         except Exception as error:  # damaged pickles fail in any way
-            raise CheckpointError(f"{file}: can't be read: {_line(error)}") from None
+            raise CheckpointError(f"{file}: can't be read: {first_line(error)}") from None
         if not isinstance(self.index, Metadata):
             raise CheckpointError(f"{file}: is no index of a checkpoint")
 
@@ -186,24 +184,9 @@ def _without_kernels(settings: Any) -> Any:
     if not isinstance(settings, dict):
         return settings
     plain = {key: _without_kernels(value) for key, value in settings.items()}
-    kind = str(settings.get("_CLASS_", "")).rpartition(".")[2]
+    kind = str(settings.get(CLASS, "")).rpartition(".")[2]
     if kind == "AttentionConfig":
         plain |= {"backend": "torch", "use_flash": None}
     if kind == "LayerNormConfig":
         plain["name"] = _PLAIN.get(str(plain.get("name")), plain.get("name"))
     return plain
-
-
-def _classes(settings: Any) -> Iterator[str]:
-    """The classes that settings name, at any depth."""
-    if isinstance(settings, dict):
-        if "_CLASS_" in settings:
-            yield str(settings["_CLASS_"])
-        settings = list(settings.values())
-    if isinstance(settings, list):
-        for value in settings:
-            yield from _classes(value)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -29,13 +29,7 @@ from olmo_core.data import (
 )
 from olmo_core.data.composable import ComposableDataLoaderConfig, InstanceSourceConfig
 from olmo_core.distributed.parallel import get_dp_process_group
-from olmo_core.distributed.utils import (
-    barrier,
-    get_fs_local_rank,
-    get_rank,
-    get_world_size,
-    is_distributed,
-)
+from olmo_core.distributed.utils import get_fs_local_rank, get_rank, get_world_size
 from olmo_core.train import Duration
 from olmo_core.train.common import DurationUnit
 from olmo_core.utils import get_default_device
@@ -44,6 +38,7 @@ from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.mixture.config import MixtureConfig
 from olmo_mixlaw.mixture.opened import Mixture, open_mixture, steps_until_exhausted
 from olmo_mixlaw.mixture.schedule import RunLength
+from olmo_mixlaw.process import first_process_first
 from olmo_mixlaw.training_core.callback import MixtureCallback
 from olmo_mixlaw.training_core.data import MixtureDataLoader, check_batch
 from olmo_mixlaw.training_core.endings import EndingsCallback
@@ -75,25 +70,21 @@ class Asked:
         return RunLength(steps, global_batch_size // self.sequence_length, self.sequence_length)
 
     def open(self, run: RunLength, seed: int) -> Mixture:
-        """Raises `ConfigError` and `DataError`. All processes call it together: the first one
-        writes caches, then the others read them."""
+        """Raises `ConfigError` and `DataError`. All processes call it together."""
         if self.tokenizer.identifier is None:
             raise ConfigError(f"{self.file}: tokenizer.identifier: is missing")
-        if is_distributed() and get_rank() != 0:
-            barrier()
-        mixture = open_mixture(
-            MixtureConfig(file=self.file),
-            {},
-            run,
-            tokenizer=self.tokenizer.identifier,
-            vocab_size=self.tokenizer.padded_vocab_size(),
-            eos_token_id=self.tokenizer.eos_token_id,
-            seed=seed,
-            memmap_dtype=self.memmap_dtype,
-            where="script",
-        )
-        if is_distributed() and get_rank() == 0:
-            barrier()
+        with first_process_first():
+            mixture = open_mixture(
+                MixtureConfig(file=self.file),
+                {},
+                run,
+                tokenizer=self.tokenizer.identifier,
+                vocab_size=self.tokenizer.padded_vocab_size(),
+                eos_token_id=self.tokenizer.eos_token_id,
+                seed=seed,
+                memmap_dtype=self.memmap_dtype,
+                where="script",
+            )
         allowed = steps_until_exhausted(mixture, run)
         if allowed < run.n_steps:
             raise ConfigError(

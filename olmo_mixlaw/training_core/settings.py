@@ -28,14 +28,15 @@ from olmo_core.train.callbacks import (
 )
 from olmo_core.train.train_module import TransformerDataParallelConfig, TransformerTrainModuleConfig
 
-from olmo_mixlaw.errors import ConfigError, unknown_name
+from olmo_mixlaw.errors import ConfigError, first_line, unknown_name
+from olmo_mixlaw.training_core.classes import CLASS, OF_CORE, classes
 from olmo_mixlaw.training_core.config import CoreTrainConfig, SchedulerSection
 
 Built = TypeVar("Built", bound=Config)
 
 # What names the class of a nested setting in OLMo-core's files.
-_KIND = ("_CLASS_", "type")
-_TRUSTED = ("olmo_core.", "olmo_mixlaw.")
+_KIND = (CLASS, "type")
+_TRUSTED = (*OF_CORE, "olmo_mixlaw.")
 # Beside what OLMo-core prints by itself.
 _SHOWN = ("mixture/*", "eval/*")
 
@@ -89,7 +90,7 @@ def core_settings(
             _laid_over(trainer, config.trainer_config, f"{where}: trainer_config"),
         )
     except OLMoConfigurationError as error:
-        raise ConfigError(f"{where}: {_line(error)}") from None
+        raise ConfigError(f"{where}: {first_line(error)}") from None
 
 
 def _train_module(
@@ -204,7 +205,7 @@ def _laid_over(built: Built, values: dict[str, Any], place: str) -> Built:
     try:
         return type(built).from_dict(_merged(plain, values))
     except (OLMoConfigurationError, TypeError, ValueError, LookupError, AttributeError) as error:
-        raise ConfigError(f"{place}: {_line(error)}") from None
+        raise ConfigError(f"{place}: {first_line(error)}") from None
     except ImportError as error:
         raise ConfigError(f"{place}: {error}") from None
 
@@ -220,16 +221,6 @@ def _merged(below: Any, above: Any) -> Any:
 
 def _require_trusted(values: Any, place: str) -> None:
     """Only OLMo-core's classes, and ours, are made by name: a file mustn't run others."""
-    if isinstance(values, dict):
-        name = values.get("_CLASS_")
-        if name is not None and not str(name).startswith(_TRUSTED):
-            raise ConfigError(f"{place}: _CLASS_: {name}: expected a class of olmo_core")
-        for key, value in values.items():
-            _require_trusted(value, f"{place}.{key}")
-    elif isinstance(values, list):
-        for value in values:
-            _require_trusted(value, place)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    for where, name in classes(values, place):
+        if not name.startswith(_TRUSTED):
+            raise ConfigError(f"{where}: {CLASS}: {name}: expected a class of olmo_core")

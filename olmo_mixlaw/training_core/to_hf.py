@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from olmo_mixlaw.errors import CheckpointError
+from olmo_mixlaw.errors import CheckpointError, first_line
 from olmo_mixlaw.models.hf_folder import (
     whole_folder,
     write_json,
@@ -76,7 +76,7 @@ def _converted(model: Any, file: Path) -> tuple[dict[str, Any], dict[str, torch.
         theirs = get_hf_config(model)
         state = convert_state_to_hf(theirs, model.state_dict())
     except (NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{file}: model: has no class in transformers: {reason}") from None
     if theirs.tie_word_embeddings:
         state.pop("lm_head.weight", None)

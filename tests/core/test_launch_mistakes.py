@@ -127,7 +127,7 @@ def test_an_environment_that_cannot_train_is_told_what_to_install(
     monkeypatch: pytest.MonkeyPatch, core: str | None, olmo: str | None, message: str
 ) -> None:
     found = {"ai2-olmo-core": core, "ai2-olmo": olmo}
-    monkeypatch.setattr(process, "_version", found.__getitem__)
+    monkeypatch.setattr(process, "installed", found.__getitem__)
     if not message:
         process.check_environment("run.yaml")
         return
@@ -154,7 +154,7 @@ def test_the_command_takes_the_trainer_that_the_file_names(
 def test_the_command_says_what_is_not_installed(
     write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(process, "_version", lambda package: None)
+    monkeypatch.setattr(process, "installed", lambda package: None)
     assert run(app, ["train", str(write())]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

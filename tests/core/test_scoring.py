@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,121 +19,17 @@ try:
 except CheckpointError as reason:
     pytest.skip(str(reason), allow_module_level=True)
 
-from olmo_core.distributed.checkpoint import save_model_and_optim_state
-from olmo_core.nn.attention import (
-    AttentionBackendName,
-    GateConfig,
-    GateGranularity,
-    SlidingWindowAttentionConfig,
-)
-from olmo_core.nn.moe import MoEConfig, MoERouterConfig, MoEType
-from olmo_core.nn.rope import YaRNRoPEScalingConfig
-from olmo_core.nn.transformer import TransformerBlockType, TransformerConfig, TransformerType
-from tokenizers import Tokenizer
+from core_checkpoints import BIO, LENGTH, ROWS, SHAPES, SHAPES_OF_ONE, VOCAB, olmo2, write
 
-from olmo_mixlaw.datasets import open_dataset, train_tokenizer
+from olmo_mixlaw.datasets import open_dataset
 from olmo_mixlaw.evaluation.generation import generate
 from olmo_mixlaw.evaluation.loading import load_model
 from olmo_mixlaw.evaluation.provenance import newest_checkpoint, record_of
 from olmo_mixlaw.evaluation.run import evaluate
 from olmo_mixlaw.evaluation.scorer import encode_pairs, loglikelihoods
 from olmo_mixlaw.evaluation.tasks import Request
-from olmo_mixlaw.training_core import cpu_moe
 from olmo_mixlaw.training_core.from_hf import weights_from_hf
 from olmo_mixlaw.training_core.to_hf import export
-
-BIO = "mixlaw:biography?n=12&pools=major:6,birth_city:8,university:8,employer:8&templates=2"
-VOCAB, ROWS, LENGTH = 400, 512, 96  # the embedding has rows that no token has
-WINDOWS = SlidingWindowAttentionConfig(
-    force_full_attention_on_first_layer=False,
-    force_full_attention_on_last_layer=True,
-    pattern=[8, 8, 8, -1],
-)
-
-
-def olmo2(**changes: Any) -> TransformerConfig:
-    shape: dict[str, Any] = {
-        "d_model": 32,
-        "vocab_size": ROWS,
-        "n_layers": 2,
-        "n_heads": 4,
-        "qk_norm": True,
-        "rope_theta": 10_000,
-        "layer_norm_eps": 1e-6,
-        "hidden_size_multiple_of": 32,
-        "block_name": TransformerBlockType.reordered_norm,
-    }
-    return TransformerConfig.llama_like(**shape | changes)
-
-
-def moe() -> TransformerConfig:
-    return olmo2(
-        name=TransformerType.moe,
-        block_name=TransformerBlockType.moe_reordered_norm,
-        feed_forward_moe=MoEConfig(
-            name=MoEType.dropless,
-            num_experts=4,
-            hidden_size=16,
-            router=MoERouterConfig(top_k=2),
-            lb_loss_weight=0.01,
-            z_loss_weight=0.001,
-        ),
-    )
-
-
-# As a GPU's run names its attention; a checkpoint of it is read anywhere.
-FLASH = AttentionBackendName.flash_2
-SHAPES: dict[str, Callable[[], TransformerConfig]] = {
-    "olmo2": olmo2,
-    "olmo2-grouped": lambda: olmo2(n_kv_heads=2),
-    "olmo2-tied": lambda: olmo2(tie_word_embeddings=True),
-    "olmo3": lambda: olmo2(n_layers=4, sliding_window=WINDOWS, attn_backend=FLASH),
-    "olmo3-long": lambda: olmo2(n_layers=4, sliding_window=WINDOWS).with_rope_scaling(
-        YaRNRoPEScalingConfig(factor=4.0, old_context_len=32)
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    dataset = open_dataset(BIO)
-    train_tokenizer((dataset.document(i) for i in range(300)), VOCAB, path)
-    return path
-
-
-def write(folder: Path, shape: TransformerConfig, tokenizer_file: Path) -> tuple[Path, Any]:
-    """A checkpoint, written by OLMo-core, with Adam's state; and the model that it is of."""
-    cpu_moe.install()
-    model = shape.build(init_device="cpu")
-    draws = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=draws) * 0.2 + (weight.ndim == 1))
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
-    save_model_and_optim_state(folder / "model_and_optim", model, optimizer)
-    tokenizer = {"identifier": str(tokenizer_file), "eos_token_id": 0, "pad_token_id": 1}
-    config = {
-        "model": shape.as_config_dict(),
-        "data_loader": {"tokenizer": {**tokenizer, "vocab_size": VOCAB}},
-        "train_module": {"max_sequence_length": LENGTH},
-        "trainer": {"save_folder": str(folder.parent)},
-        "sources": {"bio": [BIO], "web": {"code": "mixlaw:text?corpus=code"}},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder, model.eval()
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path, tokenizer_file: Path) -> Path:
-    return write(tmp_path / "run" / "step2", olmo2(), tokenizer_file)[0]
-
-
-def edit(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    config = json.loads((checkpoint / "config.json").read_text())
-    change(config)
-    (checkpoint / "config.json").write_text(json.dumps(config))
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -178,15 +71,6 @@ def test_a_model_begun_from_the_exported_folder_has_the_same_logits(
     ids = torch.arange(40)[None]
     with torch.inference_mode():
         torch.testing.assert_close(begun.eval()(ids), model(ids), rtol=1e-5, atol=1e-5)
-
-
-SHAPES_OF_ONE = {
-    "moe": moe,
-    "gated": lambda: olmo2(gate=GateConfig(granularity=GateGranularity.headwise)),
-    "normalized": lambda: TransformerConfig.ngpt_like(
-        d_model=32, vocab_size=ROWS, n_layers=2, n_heads=4
-    ),
-}
 
 
 @pytest.mark.parametrize("name", [*SHAPES, *SHAPES_OF_ONE])
@@ -304,113 +188,3 @@ def test_the_files_of_a_run_are_those_of_its_export(checkpoint: Path, tmp_path: 
     metrics = json.loads((tmp_path / "core-scores" / "metrics.json").read_text())
     assert metrics["model_config"]["model_type"] == "olmo-core"
     assert metrics["model_config"]["max_length"] == LENGTH
-
-
-def no_index(folder: Path) -> None:
-    (folder / "model_and_optim" / ".metadata").unlink()
-
-
-def no_config(folder: Path) -> None:
-    (folder / "config.json").unlink()
-
-
-def lost_shard(folder: Path) -> None:
-    for file in (folder / "model_and_optim").glob("*.distcp"):
-        file.unlink()
-
-
-def cut_shard(folder: Path) -> None:
-    for file in (folder / "model_and_optim").glob("*.distcp"):
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
-
-
-def cut_index(folder: Path) -> None:
-    file = folder / "model_and_optim" / ".metadata"
-    file.write_bytes(file.read_bytes()[:100])
-
-
-def code_in_index(folder: Path) -> None:
-    class Runs:
-        def __reduce__(self) -> Any:
-            return (Path.touch, (folder / "ran",))
-
-    (folder / "model_and_optim" / ".metadata").write_bytes(pickle.dumps(Runs()))
-
-
-def other_class(folder: Path) -> None:
-    edit(folder, lambda config: config["model"].update(_CLASS_="subprocess.Popen"))
-
-
-BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no index": (no_index, r"has no \.metadata: the checkpoint is half-written"),
-    "no config": (no_config, "has no config.json: half-written"),
-    "lost shard": (lost_shard, "missing: the checkpoint is half-written"),
-    "cut shard": (cut_shard, "cut short: the checkpoint is half-written"),
-    "cut index": (cut_index, r"\.metadata: can't be read"),
-    "code in index": (code_in_index, "which no index does"),
-    "other class": (other_class, "subprocess.Popen: expected a class of olmo_core"),
-    "no model": (lambda f: edit(f, lambda c: c.pop("model")), "key 'model' is missing"),
-    "other width": (
-        lambda f: edit(f, lambda c: c["model"].update(vocab_size=600)),
-        r"embeddings.weight is \(512, 32\), but config.json makes it \(600, 32\)",
-    ),
-    "more layers": (
-        lambda f: edit(f, lambda c: c["model"].update(n_layers=3)),
-        r"lacks the weight blocks\.2\.",
-    ),
-    "no tokenizer": (lambda f: edit(f, lambda c: c.pop("data_loader")), "identifier is missing"),
-    "no end": (
-        lambda f: edit(f, lambda c: c["data_loader"]["tokenizer"].pop("eos_token_id")),
-        "tokenizer.eos_token_id is missing",
-    ),
-    "tokenizer gone": (
-        lambda f: edit(f, lambda c: c["data_loader"]["tokenizer"].update(identifier="a/b")),
-        "'a/b' is not there; give its tokenizer.json with --tokenizer",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_what_is_wrong_with_a_checkpoint_is_said(checkpoint: Path, name: str) -> None:
-    spoil, message = BROKEN[name]
-    spoil(checkpoint)
-    with pytest.raises(CheckpointError, match=message) as error:
-        load_model(checkpoint, device="cpu")
-    assert str(checkpoint) in str(error.value)
-    assert not (checkpoint / "ran").exists()
-
-
-def test_a_tokenizer_of_more_tokens_than_the_model_is_refused(
-    tmp_path: Path, tokenizer_file: Path
-) -> None:
-    folder, _ = write(tmp_path / "step2", olmo2(vocab_size=VOCAB - 8), tokenizer_file)
-    with pytest.raises(CheckpointError, match="the tokenizer has 400 tokens"):
-        load_model(folder, device="cpu")
-
-
-def test_a_given_tokenizer_replaces_the_one_that_is_named(
-    checkpoint: Path, tmp_path: Path, tokenizer_file: Path
-) -> None:
-    edit(checkpoint, lambda config: config["data_loader"]["tokenizer"].update(identifier="a/b"))
-    assert load_model(checkpoint, tokenizer=tokenizer_file, device="cpu").max_length == LENGTH
-    Tokenizer.from_file(str(tokenizer_file)).save(str(tmp_path / "run" / "b"))
-    assert load_model(checkpoint, device="cpu").max_length == LENGTH  # beside the run, by its name
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("model_type", "llama", "model_type: llama: expected olmo2 or olmo3"),
-        ("hidden_act", "gelu", "hidden_act: gelu: expected silu"),
-        ("intermediate_size", 64, "feed_forward.w1.weight is"),
-        ("num_hidden_layers", 1, "its weights don't fit config.json: .*layers.1"),
-        ("num_hidden_layers", 3, "its weights lack what OLMo-core calls blocks.2"),
-    ],
-)
-def test_a_folder_that_cannot_be_begun_from_is_refused(
-    checkpoint: Path, tmp_path: Path, key: str, value: Any, message: str
-) -> None:
-    out = export(checkpoint, tmp_path / "hf")
-    edit(out, lambda settings: settings.update({key: value}))
-    with pytest.raises(CheckpointError, match=message):
-        weights_from_hf(out)
