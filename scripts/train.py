@@ -1,10 +1,13 @@
-"""Train one model: `python scripts/train.py CONFIG [--key.sub=value ...]`, also under torchrun."""
+"""Train one model as `olmo-mixlaw train` does, also under torchrun.
 
-from __future__ import annotations
+python scripts/train.py CONFIG [--key.sub=value ...]
+torchrun --nproc-per-node=8 scripts/train.py CONFIG
+"""
 
 import sys
 
-from olmo_mixlaw.training.launch import main
+from olmo_mixlaw.cli.app import run
+from olmo_mixlaw.cli.train import train
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(train, prog_name="train.py"))

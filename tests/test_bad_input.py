@@ -49,6 +49,7 @@ def train_config(tmp_path, *edits):
         ([("name: wsd", "name: wsdd")], ["wsdd", "did you mean 'wsd'"]),
     ],
 )
+@pytest.mark.olmo
 def test_wrong_training_configuration(tmp_path, capsys, edits, words):
     error = mistake(capsys, ["train", train_config(tmp_path, *edits)])
     assert "config.yaml" in error
@@ -165,6 +166,7 @@ def test_a_folder_without_a_study_is_one_line(tmp_path, capsys, command):
     assert "no study here" in mistake(capsys, ["study", command, str(tmp_path)])
 
 
+@pytest.mark.olmo
 def test_output_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     said = mistake(capsys, ["study", "run", "micro", f"output={tmp_path / 'file' / 'out'}"])

@@ -148,7 +148,7 @@ class MixtureCallback(Callback):
     def post_train_batch(self) -> None:
         self._here += self._of_step
         loader = self.loader
-        ends = loader.batches_processed == loader.total_batches
+        ends = loader.batches_processed == loader.last_step
         if self.step % self.interval and not ends and self.step != self.trainer.max_steps:
             return
         losses, predicted = self._joined()

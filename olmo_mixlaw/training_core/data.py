@@ -7,6 +7,7 @@ on any number of processes and data workers (see `mixture.batches`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from olmo_mixlaw.errors import CheckpointError, ConfigError, DataError
 from olmo_mixlaw.mixture.batches import dealt, part_of_batch
 from olmo_mixlaw.mixture.changes import changes
-from olmo_mixlaw.mixture.opened import Mixture, description
+from olmo_mixlaw.mixture.opened import Mixture, description, steps_until_exhausted
+from olmo_mixlaw.mixture.schedule import RunLength
 
 
 class MixtureDataLoader(TextDataLoaderBase):
@@ -82,6 +84,12 @@ class MixtureDataLoader(TextDataLoaderBase):
     @property
     def total_batches(self) -> int:
         return self.n_examples // self.instances_per_batch
+
+    @cached_property
+    def last_step(self) -> int:
+        """Where the data ends: before the last batch if a source that may not repeat is used up."""
+        run = RunLength(self.total_batches, self.instances_per_batch, self.sequence_length)
+        return steps_until_exhausted(self.mixture, run)
 
     @property
     def examples_processed(self) -> int:

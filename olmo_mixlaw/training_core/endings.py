@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from olmo_core.distributed.utils import broadcast_object, get_rank, get_world_size, is_distributed
+from olmo_core.exceptions import OLMoCheckpointError
 from olmo_core.io import join_path
 from olmo_core.train import Trainer
 from olmo_core.train.callbacks import Callback, CheckpointerCallback
 from olmo_core.utils import cuda_sync_debug_mode
+from torch.distributed.checkpoint import CheckpointException
 
-from olmo_mixlaw.errors import MixlawError, NonFiniteLossError, StoppedError
+from olmo_mixlaw.errors import CheckpointError, MixlawError, NonFiniteLossError, StoppedError
 from olmo_mixlaw.process import said_end
 
 
@@ -108,12 +110,33 @@ def save_last(trainer: Trainer) -> str:
 
 
 @contextmanager
+def told_failures() -> Iterator[None]:
+    """Around training: what the system refuses of a checkpoint's files is a `CheckpointError`.
+
+    torch wraps the errors of all processes in one that isn't even an `Exception`.
+    """
+    try:
+        yield
+    except CheckpointException as error:
+        for wrapped, _ in error.failures.values():
+            if isinstance(wrapped, OSError | OLMoCheckpointError):
+                # OLMo-core hands on the text of another error's traceback.
+                reason = str(wrapped).strip().splitlines()[-1]
+                raise CheckpointError(
+                    f"a checkpoint can't be read or written ({reason}); a run that is started "
+                    "again goes on from the last whole one"
+                ) from error
+        raise
+
+
+@contextmanager
 def exit_codes() -> Iterator[None]:
     """Around the `main` of one's own script: what ends a run is one line and an exit code.
 
     2 for a mistake or a broken loss, 128 + n for signal n; the first process says it for all.
     """
     try:
-        yield
+        with told_failures():
+            yield
     except MixlawError as error:
         sys.exit(said_end(error))

@@ -74,8 +74,8 @@ class MixtureEvaluator(EvaluatorCallback):
         """Nothing: the last step was evaluated."""
 
     def _is_due(self) -> bool:
-        ends = self.step == self.trainer.max_steps
-        return self.step > 0 and (ends or self.step % self.eval_interval == 0)
+        ends = (self.trainer.max_steps, mixture_callback(self.trainer).loader.last_step)
+        return self.step > 0 and (self.step in ends or self.step % self.eval_interval == 0)
 
     def _is_missing(self) -> bool:
         evals, names = mixture_callback(self.trainer).evals, [one.name for one in self.evaluators]

@@ -75,6 +75,7 @@ def train(config: str | Path | CoreTrainConfig, overrides: Sequence[str] = ()) -
 def _train(config: CoreTrainConfig, where: str, device: torch.device) -> Path:
     from olmo_core.distributed.utils import barrier, get_rank, get_world_size
 
+    from olmo_mixlaw.training_core.endings import told_failures
     from olmo_mixlaw.training_core.settings import core_settings
 
     folder, world_size = Path(config.save_folder), get_world_size()
@@ -86,7 +87,8 @@ def _train(config: CoreTrainConfig, where: str, device: torch.device) -> Path:
         n_steps, config.global_batch_size // config.sequence_length, config.sequence_length
     )
     mixture = _open(config, run, model, where)
-    last_step = min(steps_until_exhausted(mixture, run), config.stop_at or n_steps)
+    ends_at = steps_until_exhausted(mixture, run)
+    last_step = min(ends_at, config.stop_at or n_steps)
     described = description(mixture)
     settings = core_settings(
         config,
@@ -105,7 +107,7 @@ def _train(config: CoreTrainConfig, where: str, device: torch.device) -> Path:
     if newest is not None:
         checkpoints.check_resumed(newest, config, model, described, where)
         # Evaluators run at the end that was asked for, not at one before it.
-        evaluated = bool(config.evaluators) and last_step == n_steps
+        evaluated = bool(config.evaluators) and last_step == ends_at
         if checkpoints.is_finished(folder, newest, last_step, evaluated):
             log.info("%s: already trained", folder)
             return newest
@@ -117,7 +119,8 @@ def _train(config: CoreTrainConfig, where: str, device: torch.device) -> Path:
     barrier()
     trainer = _trainer(config, settings, mixture, run, base, where, device)
     trainer.callbacks["config_saver"].config = kept
-    trainer.fit()
+    with told_failures():
+        trainer.fit()
     return folder / f"step{trainer.global_step}"
 
 

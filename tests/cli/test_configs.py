@@ -73,6 +73,7 @@ def test_a_name_that_is_nearly_one_is_asked_about(
     assert f"{tmp_path / 'no.yaml'}: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.olmo
 def test_epochs_of_a_mixture_are_refused_with_what_to_write(
     tmp_path: Path, mixlaw: Command, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

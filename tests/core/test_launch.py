@@ -216,10 +216,12 @@ def test_a_name_that_olmo_core_does_not_know_is_told_before_any_work(
     assert not list(path.with_suffix("").glob("step*"))
 
 
+URI = "mixlaw:biography?n=8&pools=major:4,birth_city:4,university:4,employer:4"
+HELDOUT = {"kind": "heldout", "datasets": {"bio": URI}, "n_items": 4, "eval_interval": 5}
+
+
 def test_evaluators_score_the_last_step_even_if_it_was_killed_before(write: Write) -> None:
-    uri = "mixlaw:biography?n=8&pools=major:4,birth_city:4,university:4,employer:4"
-    evaluators = [{"kind": "heldout", "datasets": {"bio": uri}, "n_items": 4, "eval_interval": 5}]
-    path = write(evaluators=evaluators)
+    path = write(evaluators=[HELDOUT])
     last = train(path)
     evals = last.parent / "evals.csv"
     rows = evals.read_text().splitlines()
@@ -233,9 +235,12 @@ def test_evaluators_score_the_last_step_even_if_it_was_killed_before(write: Writ
 def test_a_source_that_may_not_repeat_ends_the_run(write: Write) -> None:
     ratios = {"low": 0.9, "high": 0.1}  # 250 sequences of low
     mixture = {"ratios": ratios, "repetition": "stop", "max_epochs": 1}
-    path = write(mixture=mixture, max_duration=60, save_interval=None)
+    path = write(mixture=mixture, max_duration=60, save_interval=None, evaluators=[HELDOUT])
     last = train(path)
-    assert 250 / 0.9 / 8 - 4 < int(last.name.removeprefix("step")) <= 250 / 0.9 / 8
+    step = last.name.removeprefix("step")
+    assert 250 / 0.9 / 8 - 4 < int(step) <= 250 / 0.9 / 8
+    for name in ("metrics.csv", "evals.csv"):  # the end is recorded, wherever it is
+        assert (last.parent / name).read_text().splitlines()[-1].split(",")[0] == step
     assert train(path) == last
 
 
@@ -339,3 +344,27 @@ def test_a_mistake_on_two_processes_is_one_line(write: Write) -> None:
     done = subprocess.run(command(path, 2), capture_output=True, text=True)
     assert done.returncode != 0
     assert done.stderr.count("can't be shared by 2 processes") == 1
+
+
+FULL = """
+import resource, signal, sys
+from olmo_mixlaw.training_core.launch import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+sys.exit(main([sys.argv[1]]))
+"""
+
+
+def test_a_disk_that_takes_no_more_is_one_line_and_the_last_whole_checkpoint_stays(
+    write: Write,
+) -> None:
+    path = write()
+    train(path, ["stop_at=4"])
+    arguments = [sys.executable, "-c", FULL, str(path), "20000"]
+    ended = subprocess.run(arguments, capture_output=True, text=True)
+    assert ended.returncode == 2
+    said = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert "a checkpoint can't be read or written" in said[0]
+    assert "File too large" in said[0]
+    assert train(path).name == "step12"

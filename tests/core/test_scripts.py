@@ -125,7 +125,85 @@ def test_the_script_itself_is_one_that_trains_without_us(tokens: Path, tmp_path:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-# `olmo_core.internal.experiment` imports beaker, so its config is written here field by field.
+# A script as Ai2's own in src/scripts/train are, with the data they all default to, or composed.
+INTERNAL = """
+from functools import partial
+
+from olmo_core.data import TokenizerConfig
+from olmo_core.data.composable import (
+    ComposableDataLoaderConfig, ConcatAndChunkInstanceSourceConfig, NumpyDocumentSourceConfig)
+from olmo_core.internal.experiment import (
+    DataComponents, build_config, build_default_data_components, main)
+from olmo_core.nn.transformer import TransformerConfig
+from olmo_core.optim import AdamWConfig
+from olmo_core.train import Duration, TrainerConfig
+from olmo_core.train.train_module import TransformerTrainModuleConfig
+
+TOKENIZER = TokenizerConfig(
+    vocab_size=300, eos_token_id=0, pad_token_id=1, identifier="allenai/dolma2-tokenizer")
+
+
+def build_model_config(common):
+    return TransformerConfig.llama_like(
+        d_model=16, vocab_size=common.tokenizer.padded_vocab_size(), n_layers=1, n_heads=2)
+
+
+def build_train_module_config(common):
+    return TransformerTrainModuleConfig(
+        rank_microbatch_size=4 * 16, max_sequence_length=common.max_sequence_length,
+        optim=AdamWConfig(lr=1e-2))
+
+
+def build_trainer_config(common):
+    return TrainerConfig(
+        save_folder=common.save_folder, save_overwrite=True, max_duration=Duration.steps(12))
+
+
+def composed(common, **_):
+    documents = NumpyDocumentSourceConfig(
+        source_paths=["nowhere.npy"], tokenizer=common.tokenizer)
+    chunks = ConcatAndChunkInstanceSourceConfig(
+        sources=[documents], sequence_length=common.max_sequence_length)
+    return DataComponents(
+        dataset=[chunks],
+        data_loader=ComposableDataLoaderConfig(
+            tokenizer=common.tokenizer, work_dir=common.work_dir,
+            global_batch_size=common.global_batch_size, seed=5))
+
+
+if __name__ == "__main__":
+    from olmo_mixlaw.training_core.scripts import on_mixture
+
+    config_builder = partial(
+        build_config, data_config_builder={data}, model_config_builder=build_model_config,
+        train_module_config_builder=build_train_module_config,
+        trainer_config_builder=build_trainer_config, tokenizer=TOKENIZER,
+        global_batch_size=8 * 16, max_sequence_length=16)
+    main(config_builder=on_mixture(
+        config_builder, "{tokens}/ramp.yaml", tokenizer="{tokens}/tokenizer.json"))
+"""
+needs_beaker = pytest.mark.skipif(
+    importlib.util.find_spec("beaker") is None, reason="needs beaker, as Ai2's own scripts do"
+)
+
+
+@needs_beaker
+@pytest.mark.parametrize("data", ["build_default_data_components", "composed"])
+def test_an_internal_script_trains_on_a_mixture_with_one_line_swapped(
+    tokens: Path, tmp_path: Path, data: str
+) -> None:
+    script, folder = tmp_path / "train.py", tmp_path / "run"
+    script.write_text(INTERNAL.replace("{tokens}", str(tokens)).replace("{data}", data))
+    save = f"--trainer.save_folder={folder}"
+    done = start(script, "train_single", "a-run", "local", save, f"--data_loader.work_dir={folder}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((folder / "mixture.json").read_text())
+    asked = [record["sources"][label]["asked_ratio"] for label in ("low", "high")]
+    assert asked == pytest.approx([0.5, 0.5])
+    assert (folder / "step12" / "config.json").is_file()
+
+
+# The same config field by field, for where `olmo_core.internal.experiment` can't be imported.
 
 
 @dataclass
@@ -195,9 +273,7 @@ def test_both_kinds_of_script_read_the_same_examples(tokens: Path, tmp_path: Pat
     assert (loader.batch(3)["input_ids"] == composable.batch(3)["input_ids"]).all()
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("beaker") is None, reason="needs beaker, as Ai2's own scripts do"
-)
+@needs_beaker
 def test_the_internal_config_has_the_fields_that_ours_stands_for() -> None:
     from olmo_core.internal.experiment import ExperimentConfig as Internal
 
