@@ -14,7 +14,7 @@ BEAKER := beaker-py beaker-gantry GitPython
 PIP := -m pip install -q --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart quickstart-core test test-slow test-all test-core test-core-slow lint setup \
+.PHONY: gpu quickstart quickstart-core test test-slow test-all test-core test-core-slow lint setup \
 	setup-core clean
 
 quickstart: setup  ## train a ladder of micro models on this machine and open questions to a report
@@ -37,6 +37,9 @@ test-core: setup-core  ## the tests of OLMo-core's trainer, and of all that both
 
 test-core-slow: setup-core
 	$(CORE)/pytest -n 2 --dist loadfile -m "slow and not gpu" tests/core
+
+gpu: setup  ## what only a GPU can settle, in under ten minutes on one of them
+	PYTHON=$(BIN)/python benchmarks/gpu.sh
 
 setup: $(READY)
 

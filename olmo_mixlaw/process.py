@@ -7,12 +7,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from olmo_mixlaw.errors import MixlawError, StoppedError
 
 # mallopt's names in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# How long processes wait for the first one's caches.
+PATIENCE = timedelta(days=7)
 
 
 def expected_world_size() -> int:
@@ -27,13 +31,26 @@ def first_process_first() -> Iterator[None]:
     """The block in the first process, then in all others: it writes caches, which they read."""
     import torch.distributed as dist
 
-    several = dist.is_available() and dist.is_initialized()
-    first = not several or dist.get_rank() == 0
+    group = _patient_group() if dist.is_available() and dist.is_initialized() else None
+    first = group is None or dist.get_rank() == 0
     if not first:
-        dist.barrier()
+        dist.barrier(group)
     yield
-    if several and first:
-        dist.barrier()
+    if group is not None and first:
+        dist.barrier(group)
+
+
+_patient: list[Any] = []  # the world and its group of the function below
+
+
+def _patient_group() -> Any:
+    """All processes, over gloo and with all the time that the first may need: the trainer's own
+    group gives up after half an hour, which a tokenizer has not done with a trillion tokens in."""
+    import torch.distributed as dist
+
+    if not _patient or _patient[0] is not dist.group.WORLD:
+        _patient[:] = [dist.group.WORLD, dist.new_group(backend="gloo", timeout=PATIENCE)]
+    return _patient[1]
 
 
 def trained(train: Callable[[], Path]) -> int:

@@ -20,7 +20,7 @@ import click
 
 from olmo_mixlaw import __version__
 from olmo_mixlaw.cli.answer import Answer, answers
-from olmo_mixlaw.errors import MixlawError
+from olmo_mixlaw.errors import MixlawError, first_line
 from olmo_mixlaw.plugin import GROUP, TABLES
 from olmo_mixlaw.registry import DATASETS, LADDERS, LAWS, SCHEDULES, TASKS
 from olmo_mixlaw.training_core.saved import MAJOR, installed
@@ -53,10 +53,13 @@ class Finding:
 
 
 @click.command()
+@click.option("--gpu", is_flag=True, help="Also compute on the GPU, and compare with a CPU's fp64.")
 @answers
-def doctor(answer: Answer) -> None:
+def doctor(answer: Answer, gpu: bool) -> None:
     """Check what works in this environment, and say how to mend what doesn't."""
     findings = examine()
+    if gpu:
+        findings += arithmetic()
     answer.document = [asdict(finding) for finding in findings]
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -95,6 +98,31 @@ def _guarded(check: Callable[[], Finding]) -> Finding:
     except Exception as error:
         name = check.__name__.strip("_")
         return Finding(name, "fails", f"the check itself failed: {type(error).__name__}: {error}")
+
+
+def arithmetic() -> list[Finding]:
+    """A small dense and a small MoE model on the GPU, forward and backward, against fp64."""
+    try:
+        import torch
+
+        from olmo_mixlaw.models.reference import LIMITS, against_fp64
+    except ImportError as error:
+        return [Finding("GPU", "fails", f"{error}", "pip install 'olmo-mixlaw[olmo]'")]
+    if not torch.cuda.is_available():
+        return [Finding("GPU", "fails", "none is found", "a build of torch for CUDA, a driver")]
+    found = []
+    for (kind, precision), limits in LIMITS.items():
+        name = f"GPU {kind} {precision}"
+        try:
+            errors = against_fp64(kind, "cuda", precision)
+        except RuntimeError as error:
+            found.append(Finding(name, "fails", first_line(error), "another release of torch"))
+            continue
+        good = limits is None or all(e <= most for e, most in zip(errors, limits, strict=True))
+        told = f"logits {errors[0]:.1e}, gradient {errors[1]:.1e} off fp64"
+        mend = "" if good else f"another release of torch; rounding explains {limits}"
+        found.append(Finding(name, "works" if good else "fails", told, mend))
+    return found
 
 
 def _torch() -> Finding:

@@ -18,6 +18,8 @@ from olmo_mixlaw.errors import ConfigError
 
 # torch.nn.functional.grouped_mm reads rows in pieces of 16 bytes.
 _ALIGNMENT_BYTES = 16
+# Its CUDA kernel has room for so many groups.
+_MOST_GROUPS = 1024
 _GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -165,6 +167,8 @@ def can_group(x: Tensor, weight: Tensor) -> bool:
     if x.shape[-1] % wide or weight.shape[1] % wide:
         return False
     if x.is_cuda:
+        if weight.shape[0] > _MOST_GROUPS:
+            return False
         return x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (8, 0)
     return x.device.type == "cpu"
 

@@ -83,8 +83,10 @@ def auxiliary_loss(
     if config.sequence_balance_weight:
         pairs = routing.experts.view(n_sequences, -1)
         offset = torch.arange(n_sequences, device=pairs.device).unsqueeze(1) * num_experts
-        of_sequence = torch.bincount(
-            (pairs + offset).reshape(-1), minlength=offset.numel() * num_experts
+        # Not bincount, which asks the GPU for the largest number; of ones, any order is exact.
+        at = (pairs + offset).reshape(-1)
+        of_sequence = at.new_zeros(offset.numel() * num_experts).scatter_add_(
+            0, at, torch.ones_like(at)
         )
         share = shares(routing, config).view(n_sequences, -1, num_experts)
         balance = load_balance_loss(of_sequence.view(n_sequences, num_experts), share)

@@ -207,9 +207,10 @@ def check(config: MixTrainConfig, where: str, world_size: int, on_gpu: bool) -> 
     if micro < 1:
         raise ConfigError(f"{where}: device_train_microbatch_size: {micro} must be at least 1")
     check_numbers(config, where)
-    if config.precision not in (None, "fp32", "amp_bf16", "amp_fp16"):
+    if config.precision not in (None, "fp32", "amp_bf16"):
+        why = "; OLMo scales no loss for it" if config.precision == "amp_fp16" else ""
         raise ConfigError(
-            f"{where}: precision: {config.precision!r}; accepted are fp32, amp_bf16, amp_fp16"
+            f"{where}: precision: {config.precision!r}; accepted are fp32, amp_bf16{why}"
         )
     if not on_gpu and config.precision not in (None, "fp32"):
         raise ConfigError(
@@ -236,10 +237,36 @@ def check(config: MixTrainConfig, where: str, world_size: int, on_gpu: bool) -> 
         raise ConfigError(f"{where}: distributed_strategy: is empty; accepted are ddp and fsdp")
     if config.model.moe is not None:
         config.model.moe.check(config.model.n_layers, f"{where}: model.moe")
+    _check_pairs(config, where, on_gpu)
     size = config.model.embedding_size or config.model.vocab_size
     if size < config.model.vocab_size:
         raise ConfigError(
             f"{where}: model.embedding_size: {size} is below vocab_size {config.model.vocab_size}"
+        )
+
+
+def _check_pairs(config: MixTrainConfig, where: str, on_gpu: bool) -> None:
+    """Raise `ConfigError` for settings that work one by one and break each other."""
+    moe, sharded = config.model.moe is not None, config.distributed_strategy == "fsdp"
+    wrapping = config.fsdp.wrapping_strategy if sharded and config.fsdp is not None else None
+    if moe and wrapping == "size_based":
+        raise ConfigError(
+            f"{where}: fsdp.wrapping_strategy: size_based shards the matrices of experts, which "
+            "are read as a whole; set by_block"
+        )
+    if config.model.weight_tying and str(wrapping or "").endswith("_and_size"):
+        raise ConfigError(
+            f"{where}: fsdp.wrapping_strategy: {wrapping} shards the embedding by itself, and with "
+            "model.weight_tying the last layer reads it too; set by_block or untie them"
+        )
+    if config.model.init_device == "meta" and on_gpu and not sharded:
+        raise ConfigError(
+            f"{where}: model.init_device: meta leaves weights without values under "
+            f"{config.distributed_strategy}; leave it out, or set distributed_strategy to fsdp"
+        )
+    if moe and config.compile is not None and config.compile.fullgraph:
+        raise ConfigError(
+            f"{where}: compile.fullgraph: a mixture of experts can't be one graph; set false"
         )
 
 

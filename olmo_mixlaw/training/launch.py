@@ -96,6 +96,7 @@ def _train(config: MixTrainConfig, where: str, device: torch.device) -> Path:
     loader = _loader(config, mixture, n_steps)
     evaluators = build_evaluators(config, device, where)
     model = build_model(config)
+    size = n_params(model)  # of the whole model: a process of FSDP will have a shard of it
     dist_model = build_distributed(config, model, device)
     optim = build_optimizer(config, dist_model)
     if device.type == "cpu":
@@ -108,7 +109,7 @@ def _train(config: MixTrainConfig, where: str, device: torch.device) -> Path:
         model=model,
         dist_model=dist_model,
         optim=optim,
-        scheduler=build_scheduler(config, n_params(model)),
+        scheduler=build_scheduler(config, size),
         train_loader=loader,
         device=device,
         evaluators=evaluators,
@@ -124,18 +125,19 @@ def _train(config: MixTrainConfig, where: str, device: torch.device) -> Path:
             config.load_path = str(load_path)
             checkpoints.restore(trainer, load_path, config)
         trainer.fit()
+    # Counting exposures of a long run takes its time, and nobody is to wait for it.
+    barrier()
     if mixture is not None and get_global_rank() == 0:
         accounting.write(
             folder,
             accounting.account(mixture, trainer.global_step, run.batch_size, run.sequence_length),
         )
-    barrier()
     return folder / f"step{trainer.global_step}-unsharded"
 
 
 def _fill_in(config: MixTrainConfig, n_steps: int, device: torch.device) -> None:
     """Values that OLMo's script computes, and ones that a finished run can't do without."""
-    config.precision = config.precision or "fp32"
+    config.precision = config.precision or ("amp_bf16" if device.type == "cuda" else "fp32")
     config.model.precision = config.precision
     config.device_train_batch_size = config.global_train_batch_size // get_world_size()
     config.device_train_microbatch_size = min(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from olmo.config import InstanceFilterConfig, TrainConfig
 from olmo.data import IterableDataset
 from olmo.data.util import find_periodic_sequences
@@ -111,5 +112,7 @@ def build_loader(
             "prefetch_factor": data.prefetch_factor,
             "persistent_workers": data.persistent_workers,
             "timeout": data.timeout,
+            # A process that has used CUDA must not be forked.
+            "multiprocessing_context": "spawn" if torch.cuda.is_available() else None,
         }
     return DataLoader(batches, batch_size=None, pin_memory=data.pin_memory, **workers)

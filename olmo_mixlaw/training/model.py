@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from olmo.config import (
     DistributedStrategy,
     TrainConfig,
 )
-from olmo.model import OLMo
+from olmo.model import OLMo, OLMoBlock, OLMoBlockGroup
 from olmo.torch_util import get_local_rank, get_local_world_size, get_world_size
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 from torch.nn.parallel import DistributedDataParallel
@@ -53,6 +54,9 @@ class LoneProcess(DistributedDataParallel):
 def build_model(config: MixTrainConfig) -> OLMo:
     """The model of `config.model`, compiled and checkpointing activations if asked for."""
     model = ours.build_model(config.model)
+    # OLMo counts them once and keeps the figures; of a shard they would be those of a shard.
+    assert model.num_fwd_flops > 0
+    assert model.num_bck_flops > 0
     if isinstance(model, ours.MoEOLMo):
         assert config.device_train_grad_accum is not None
         model.set_accumulation(config.device_train_grad_accum)
@@ -119,9 +123,42 @@ def _fsdp(config: MixTrainConfig, model: OLMo, device: torch.device) -> FullySha
         param_init_fn=make_empty,
         **hybrid,
     )
-    # The parameters were made empty, module by module, so they get their values now.
-    model.reset_parameters()
+    if config.model.init_device == "meta":  # the parameters were made empty, module by module
+        reset_whole(wrapped, model)
     return wrapped
+
+
+def reset_whole(wrapped: FullyShardedDataParallel, model: OLMo) -> None:
+    """Give the weights of a sharded `model` the values that one process would give them.
+
+    Under one seed every process draws each weight whole, in one order, and keeps its shard. Drawn
+    shard by shard, all processes would hold the same values. Blocks that are sharded by
+    themselves are whole one after the other, the rest at once.
+    """
+
+    def whole(unit: FullyShardedDataParallel) -> Any:
+        return FullyShardedDataParallel.summon_full_params(unit, recurse=False, writeback=True)
+
+    def gathered(block: Any, unit: FullyShardedDataParallel) -> Any:
+        draw = block.reset_parameters
+
+        def reset_parameters() -> None:
+            with whole(unit):
+                draw()
+
+        return reset_parameters
+
+    blocks = []
+    with ExitStack() as stack:
+        for unit in FullyShardedDataParallel.fsdp_modules(wrapped):
+            if isinstance(unit.module, (OLMoBlock, OLMoBlockGroup)):
+                blocks.append(unit.module)
+                unit.module.reset_parameters = gathered(unit.module, unit)  # type: ignore[method-assign]
+            else:
+                stack.enter_context(whole(unit))
+        model.reset_parameters()
+    for block in blocks:
+        del block.reset_parameters
 
 
 def n_params(model: OLMo) -> int:

@@ -29,6 +29,8 @@ class Tally:
         size = 2 * self.n_sources + len(self.layers) * self.experts
         # Counts are whole numbers far below 2^53, so their sums are exact in any order.
         self.step = torch.zeros(size, dtype=torch.float64, device=device)
+        self.sources = torch.arange(self.n_sources, device=device).unsqueeze(1)
+        self.of_all = np.zeros(size)
         self.since_row = np.zeros(size)
 
     @property
@@ -54,8 +56,10 @@ class Tally:
             predicted = torch.full_like(by_example, losses.shape[1])
             if kept is not None:
                 predicted *= kept
-            sums = self.step[: 2 * self.n_sources].view(2, self.n_sources)
-            sums.index_add_(1, sources, torch.stack([by_example, predicted]))
+            # A product with zeros and ones adds in one order; on a GPU `index_add_` does not.
+            belongs = (sources == self.sources).to(torch.float64)
+            sums = torch.stack([by_example, predicted]) @ belongs.T
+            self.step[: 2 * self.n_sources] += sums.view(-1)
 
     def add_load(self) -> None:
         """Take in the tokens that each expert of this process had in this step's backward."""
@@ -66,9 +70,10 @@ class Tally:
                 [none if load is None else load for load in loads]
             )
 
-    def end_step(self) -> None:
-        """Count the step, whose sums are now those of all processes."""
-        self.since_row += self.step.cpu().numpy()
+    def end_step(self, of_all: np.ndarray) -> None:
+        """Count the step, whose sums over all processes are `of_all`."""
+        self.of_all = of_all
+        self.since_row += of_all
 
     def state(self) -> list[float]:
         """What a checkpoint keeps."""
@@ -91,7 +96,7 @@ class Tally:
 
     def shown(self, examples: int, length: int) -> dict[str, float]:
         """What the console and W&B show of this step, after `examples` of the run."""
-        losses, predicted, load = self._parts(self.step.cpu().numpy())
+        losses, predicted, load = self._parts(self.of_all)
         shown = moe_metrics(load)
         if self.mixture is not None:
             shown |= tally.shown(self.mixture, losses, predicted, examples, length)

@@ -12,6 +12,7 @@ import random
 import re
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ import torch.distributed as dist
 from olmo.config import CheckpointType
 from olmo.torch_util import get_global_rank, get_world_size
 from olmo.train import Trainer
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from olmo_mixlaw.errors import CheckpointError, DataError, NonFiniteLossError, StoppedError
 from olmo_mixlaw.mixture.opened import Mixture
 from olmo_mixlaw.mixture.records import Record
 from olmo_mixlaw.models.olmo import moe_layers
 from olmo_mixlaw.training.config import MixTrainConfig
+from olmo_mixlaw.training.exact_head import exact_logits
 from olmo_mixlaw.training.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -142,21 +145,22 @@ class MixTrainer(Trainer):
         self.tally.start_step()
         ce_loss, z_loss = super().train_batch(batch)
         self.tally.add_load()
-        flags = torch.zeros(2, dtype=torch.float64, device=self.device)
-        value = ce_loss.item()
-        flags[0] = 0 if math.isfinite(value) and value < _MOST_NATS else 1
-        flags[1] = self.signal or 0
+        # All that the step tells the host, and the other processes, is one vector and one copy.
+        broken = ~(ce_loss.isfinite() & (ce_loss < _MOST_NATS))
+        signals = torch.full((2,), self.signal or 0, dtype=torch.float64, device=self.device)
+        signals[1].clamp_(max=1)
+        joined = torch.cat([broken.double().view(1), signals, self.tally.step])
         if get_world_size() > 1:
-            joined = torch.cat([flags, self.tally.step])
             dist.all_reduce(joined)
-            flags = joined[:2]
-            self.tally.step.copy_(joined[2:])
-            if flags[1] > 0 and self.signal is None:
-                self.signal = int(flags[1].item())
-        if flags[0] > 0:
+        n_broken, signal, n_signalled = (told := joined.cpu().numpy())[:3]
+        if n_broken:
+            value = ce_loss.item()
             finite = math.isfinite(value) and get_world_size() == 1
             raise _LossNotFinite(f"{value:.4g} nats a token" if finite else "not finite")
-        self._stop_after_step = bool(flags[1] > 0)
+        if n_signalled and self.signal is None:
+            self.signal = round(signal / n_signalled)
+        self._stop_after_step = bool(n_signalled)
+        self.tally.end_step(told[3:])
         return ce_loss, z_loss
 
     def train_step(
@@ -164,8 +168,11 @@ class MixTrainer(Trainer):
     ) -> dict[str, float]:
         if "source" not in batch:
             self._require_known(batch)
+        batch = {
+            key: value.to(self.device, non_blocking=True) if torch.is_tensor(value) else value
+            for key, value in batch.items()
+        }
         metrics = super().train_step(batch, reduce_global_loss=reduce_global_loss)
-        self.tally.end_step()
         examples = self.global_step * self.cfg.global_train_batch_size
         length = self.cfg.model.max_sequence_length
         due = self.global_step % self.cfg.metrics_interval == 0
@@ -249,7 +256,9 @@ class MixTrainer(Trainer):
             return "no step before it was trained, so nothing is saved"
         done = (self.last_unsharded_checkpoint_step, self.last_sharded_checkpoint_step)
         if self.global_step not in done:
-            self.save_checkpoint(CheckpointType.unsharded)
+            # Gathering shards into one file can outlast the half minute that a scheduler grants.
+            sharded = isinstance(self.dist_model, FullyShardedDataParallel) and get_world_size() > 1
+            self.save_checkpoint(CheckpointType.sharded if sharded else CheckpointType.unsharded)
         return f"the checkpoint of step {self.global_step} is in {self.cfg.save_folder}"
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
@@ -275,6 +284,10 @@ class MixTrainer(Trainer):
             raise CheckpointError(
                 f"{folder}: no space left to save the checkpoint of step {self.global_step}; {kept}"
             ) from None
+
+    def eval_batch(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        with exact_logits(self.model) if self.cfg.precision != "fp32" else nullcontext():
+            return super().eval_batch(batch)
 
     def eval(self) -> dict[str, Any]:
         results = super().eval()

@@ -185,13 +185,16 @@ class MixtureDataLoader(TextDataLoaderBase):
                 size, batches = self.global_batch_size, self._ahead()
 
     def _ahead(self) -> Iterator[dict[str, Any]]:
+        on_gpu = self.target_device_type == "cuda"
         return iter(
             DataLoader(
                 _Steps(self),
                 batch_size=None,
                 num_workers=self.num_workers,
                 prefetch_factor=self.prefetch_factor,
-                pin_memory=self.target_device_type == "cuda" and self.num_workers > 0,
+                pin_memory=on_gpu and self.num_workers > 0,
+                # A process that has used CUDA must not be forked.
+                multiprocessing_context="spawn" if on_gpu and self.num_workers else None,
             )
         )
 

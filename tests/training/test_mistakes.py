@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("olmo")
 
@@ -105,6 +106,34 @@ def test_sharded_checkpoints_that_cannot_be_read_back_are_refused(
     with pytest.raises(MixlawError, match=r"torch_new: .*; use torch_legacy"):
         check(config, "run.yaml", 2, on_gpu=True)
     check(load(write(**fsdp)), "run.yaml", 2, on_gpu=True)
+
+
+SHARDED = {"distributed_strategy": "fsdp"}
+PAIRS = [
+    ({"precision": "amp_fp16"}, {}, "precision: 'amp_fp16'; accepted are fp32, amp_bf16; OLMo"),
+    (
+        {**SHARDED, "fsdp": {"wrapping_strategy": "size_based"}},
+        {"moe": {}},
+        "fsdp.wrapping_strategy: size_based shards the matrices of experts",
+    ),
+    (
+        {**SHARDED, "fsdp": {"wrapping_strategy": "by_block_and_size"}},
+        {},
+        "fsdp.wrapping_strategy: by_block_and_size shards the embedding by itself",
+    ),
+    ({}, {"init_device": "meta"}, "model.init_device: meta leaves weights without values"),
+    ({"compile": {"fullgraph": True}}, {"moe": {}}, "compile.fullgraph: a mixture of experts"),
+]
+
+
+@pytest.mark.parametrize(("change", "of_model", "message"), PAIRS, ids=[p[2][:30] for p in PAIRS])
+def test_settings_that_break_each_other_on_a_gpu_are_refused(
+    write: Write, change: dict, of_model: dict, message: str
+) -> None:
+    model = {**yaml.safe_load(write().read_text())["model"], **of_model}
+    with pytest.raises(MixlawError) as error:
+        check(load(write(**change, model=model)), "run.yaml", 1, on_gpu=True)
+    assert message in str(error.value)
 
 
 def test_a_mixture_that_is_missing_is_asked_for(write: Write, tmp_path: Path) -> None:
