@@ -51,14 +51,6 @@ class Gains:
     mean: dict[str, float]
     level: float
 
-    def verdict(self) -> str:
-        """One sentence: whether the goal's gain is more than what isn't known."""
-        gain, low, high = (100 * self.mean[key] for key in ("gain", "low", "high"))
-        told = f"{gain:+.2f} points ({low:+.2f} to {high:+.2f})"
-        if low > 0:
-            return f"the weighted mean score gains {told}"
-        return f"no gain is certain: the weighted mean score moves by {told}"
-
 
 def gains(
     predicted: np.ndarray,

@@ -20,7 +20,9 @@ from olmo_mixlaw.advice.two_step import (
     final_design,
     fit_with_replicates,
 )
+from olmo_mixlaw.advice.verdict import Verdict, proposed, tried_mixtures, verdict
 from olmo_mixlaw.errors import FitError
+from olmo_mixlaw.laws.choice.differences import differences
 from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
 from olmo_mixlaw.laws.fitting import fit
 from olmo_mixlaw.laws.law import Law, resolve
@@ -165,6 +167,39 @@ def predict_losses(
     result = pd.concat(frames, ignore_index=True)
     result.attrs["unit"] = label(design.unit)
     return result
+
+
+def told_apart(
+    table: RunTable, law: str | Law, targets: list[Target], *, seed: int = 0
+) -> list[Verdict]:
+    """At each target, whether the best of the mixtures tried can be told from the next best.
+
+    A verdict a target; none for a table of one mixture.
+    """
+    design = table.design()
+    tried = tried_mixtures(table)
+    if len(tried) < 2 or not targets:
+        return []
+    fitted = fit(law, design, seed=seed)
+    between = differences(fitted.law, design, seed=seed)
+    names, mixtures = list(tried), np.array(list(tried.values()))
+    found = []
+    for target in targets:
+        scale = (target.n_params, target.n_tokens)
+        first, second = fitted.predict(mixtures, *scale).mean(1).argsort()[:2]
+        best = proposed(fitted, mixtures[first], *scale)
+        found.append(
+            verdict(
+                fitted,
+                best,
+                mixtures[second],
+                f"{names[second]}, the next best",
+                between=between,
+                at=target.name,
+                subject=f"{names[first]}, the best mixture tried,",
+            )
+        )
+    return found
 
 
 def _predicted(

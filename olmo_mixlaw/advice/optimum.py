@@ -14,12 +14,12 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
 
 from olmo_mixlaw.advice.goal import Goal, goal_of
 from olmo_mixlaw.advice.repetition import beyond_seen, budget_of, epochs_at, for_run
 from olmo_mixlaw.advice.simplex import bounds_of, is_free, project, search
 from olmo_mixlaw.errors import ConfigError, FitError
+from olmo_mixlaw.laws.choice.differences import hull_distance
 from olmo_mixlaw.laws.fitted import Fit
 from olmo_mixlaw.laws.law import Surface
 from olmo_mixlaw.laws.weights import named
@@ -49,8 +49,8 @@ class Optimum:
     `objective` is the goal's `value` (the weighted mean loss in `unit`, or minus a mean score) plus
     the pull of the prior; `hull_distance` is the total variation to the nearest blend of sampled
     mixtures; `scores` are a benchmark's, where it was the goal; `epochs` (K,) are how often the run
-    sees each domain, None where nobody said what they have. `verdict` says why the mixture is
-    no answer, where the fit can't tell mixtures apart.
+    sees each domain, None where nobody said what they have. `no_answer` says why the mixture is
+    none, where the fit can't tell mixtures apart; how sure it is otherwise says `verdict`.
     """
 
     domains: list[str]
@@ -66,7 +66,7 @@ class Optimum:
     scores: dict[str, float] = field(default_factory=dict)
     value: float = np.nan
     unit: str = NATS
-    verdict: str = ""
+    no_answer: str = ""
     epochs: np.ndarray | None = None
 
     def seen(self) -> dict[str, float]:
@@ -88,7 +88,7 @@ class Optimum:
     def to_yaml(self) -> str:
         """The mixture as the `mixture:` section of a training configuration."""
         lines = [f"    {name}: {value:.6g}" for name, value in self.mixture().items()]
-        head = [f"# {self.verdict}"] if self.verdict else []
+        head = [f"# {self.no_answer}"] if self.no_answer else []
         return "\n".join([*head, "mixture:", "  ratios:", *lines]) + "\n"
 
 
@@ -147,7 +147,7 @@ def optimum(
     totals = problem.totals(losses, found)
     expected = problem.totals(problem.surface(found, False)[0], found) if refits else totals
     i = int(expected.argmin())
-    return _described(
+    return described(
         problem.fit,
         found[i],
         losses[i],
@@ -293,7 +293,7 @@ class Problem:
         return np.concatenate([mixtures.mean(0)[None], np.full((1, size), 1 / size), best])
 
 
-def _described(
+def described(
     fit: Fit,
     ratios: np.ndarray,
     losses: np.ndarray,
@@ -303,6 +303,7 @@ def _described(
     n_active: float | None,
     goal: Goal,
 ) -> Optimum:
+    """A mixture (K,) with its losses (T,), and what to say of it."""
     distance = hull_distance(ratios, fit.mixtures)
     scores = getattr(goal, "scores", None)
     by_goal = float(goal(losses[None])[0][0])
@@ -371,15 +372,6 @@ def optimum_path(
             }
         )
     return pd.DataFrame(rows)
-
-
-def hull_distance(ratios: np.ndarray, mixtures: np.ndarray) -> float:
-    """Total variation between a mixture (K,) and the nearest blend of sampled ones (m, K)."""
-    heavy = 1e3  # holds the blend's weights to a sum of 1
-    system = np.vstack([mixtures.T, heavy * np.ones(len(mixtures))])
-    blend, _ = nnls(system, np.append(ratios, heavy))
-    blend = blend / blend.sum()
-    return float(0.5 * np.abs(blend @ mixtures - ratios).sum())
 
 
 def _warnings(fit: Fit, distance: float, n_params: float, n_tokens: float) -> list[str]:

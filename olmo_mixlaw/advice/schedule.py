@@ -46,8 +46,8 @@ class FromLaw(Schedule):
             best = optimum(law, size, float(run.n_tokens), **self.options)
         except MixlawError as error:
             raise type(error)(f"{self.where}: {error}") from None
-        if best.verdict:
-            complain(f"{self.where}.fit: {self.fit}: {best.verdict}")
+        if best.no_answer:
+            complain(f"{self.where}.fit: {self.fit}: {best.no_answer}")
         return best.mixture()
 
     def pieces(self, run: RunLength) -> Pieces:

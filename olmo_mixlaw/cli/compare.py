@@ -136,7 +136,7 @@ def document(table: RunTable, result: Comparison) -> dict[str, Any]:
         "purpose": result.purpose,
         "choice_for_the_other_purpose": result.other,
         "noise_targets": list(result.noise_targets),
-        "verdict": result.verdict or None,
+        "no_answer": result.no_answer or None,
         "warnings": [*table.notes, *table.cautions()],
     }
 

@@ -175,12 +175,16 @@ def fit(
             available=tokens,
             repeats=repeats,
         )
-        held = {}
+        held: dict[str, float] = {}
+        between = None
         if held_out:
-            held = selection.held_out(chosen, fitted.size.applied(design), seed=seed)
+            seen = fitted.size.applied(design)
+            held, between = selection.measured(chosen, seen, seed=seed)
     if held:
         known = {"mixture_r2": held["mixture_r2"], "held_out_mre": held["mre"]}
         fitted = replace(fitted, provenance=fitted.provenance | known)
+    if between is not None:
+        fitted = replace(fitted, provenance=fitted.provenance | between.record())
     at = (design.ratios, design.n_params, design.n_tokens, design.n_active)
     guess = fitted.predict(*at, available=design.available)
     kept = _kept(old, fitted, out)
@@ -209,8 +213,8 @@ def fit(
     if fitted.repetition is not None:
         answer.show(fitted.repetition.text())
     print(f"saved to {path}{kept}")
-    if verdict := fitted.cannot_tell_mixtures():
-        answer.show(verdict)
+    if no_answer := fitted.cannot_tell_mixtures():
+        answer.show(no_answer)
     answer.document = document(table, fitted, error, held) | {
         "level": LEVEL if bootstrap else STANDARD_ERROR,
         "parameters": shown,
@@ -267,7 +271,7 @@ def document(
     """A fit as `--json` has it: errors in percent, losses in `unit`."""
     names = {"mre": "mre_percent"}
     return {
-        "verdict": fitted.cannot_tell_mixtures() or None,
+        "no_answer": fitted.cannot_tell_mixtures() or None,
         "law": fitted.law.label,
         "formula": fitted.law.written(fitted.scene),
         "unit": fitted.unit,

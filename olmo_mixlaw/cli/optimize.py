@@ -20,12 +20,14 @@ from olmo_mixlaw.cli.options import (
     SEED,
     bound_options,
     check_figure,
+    fitted_table,
     pairs,
     refits,
     refuse_input,
     table_options,
 )
 from olmo_mixlaw.cli.recipe import recipe_option
+from olmo_mixlaw.cli.verdicts import current_mixture, judged
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.runs.units import label
 
@@ -108,6 +110,14 @@ BEYOND_TRIED = 0.02
     "to 1. Default: the mean of the mixtures tried.",
 )
 @click.option(
+    "--current",
+    multiple=True,
+    metavar="MIXTURE",
+    help="The mixture that you have now, to compare with: DOMAIN=H, with commas or repeated, a "
+    "YAML of a mixture, or with --table a mixture's (or a run's) name. The best mixture tried is "
+    "compared with anyhow.",
+)
+@click.option(
     "--near-optimal",
     is_flag=True,
     help="Also the range of each ratio that is as good, within --tolerance.",
@@ -144,6 +154,7 @@ def optimize(
     max_epochs: float | None,
     kl: float,
     prior: tuple[str, ...],
+    current: tuple[str, ...],
     near_optimal: bool,
     tolerance: float | None,
     level: bool,
@@ -156,6 +167,7 @@ def optimize(
     """Find the mixture of least loss, or of the best scores, under a saved FIT."""
     from olmo_mixlaw import advice
     from olmo_mixlaw.advice.repetition import for_run
+    from olmo_mixlaw.advice.verdict import tried_mixtures
     from olmo_mixlaw.laws.choice.uncertainty import predicted_interval
 
     check_figure(figure)
@@ -193,7 +205,12 @@ def optimize(
     learned = learned_ratios(options, n_params, n_tokens if cap_tokens is None else cap_tokens)
     for domain, least in learned.items():
         how["lower"][domain] = max(least, how["lower"].get(domain, 0.0))
-    drawn = list(refits(fitted, options, bootstrap, seed)) if bootstrap else []
+    table = None
+    if not benchmark and (options["table"] or options["ratios"]):
+        table = fitted_table(fitted, options, "--bootstrap" if bootstrap else "--table")
+    tried = None if table is None else tried_mixtures(table)
+    now = current_mixture(current, fitted.domains, tried)
+    drawn = list(refits(fitted, options, bootstrap, seed, table)) if bootstrap else []
     best = advice.optimum(fitted, n_params, n_tokens, n_active=n_active, refits=drawn, **how)
     ranges = pd.DataFrame(
         {
@@ -215,11 +232,15 @@ def optimize(
     if near_optimal:
         found = advice.near_optimal(fitted, best, tolerance, **how)
         ranges["low"], ranges["high"] = found["low"], found["high"]
-    if best.verdict:
-        answer.show(f"{best.verdict}\n")
+    verdicts = judged(fitted, best, drawn, table, tried, now, how)
+    if best.no_answer:
+        answer.show(f"{best.no_answer}\n")
     where = fit_path or benchmark
     answer.show(f"{fitted.law.label}, fitted to {fitted.n_rows} runs ({where}){_held(fitted)}\n")
     answer.show(_text(best, ranges, losses, scored))
+    for one in verdicts:
+        if one.sentence != best.no_answer:
+            answer.show(f"\n{one.text()}")
     by_family = sought.by_family(best)
     if by_family is not None:
         answer.show(f"mean {'loss' if scored is None else 'score'} of each family")
@@ -235,13 +256,13 @@ def optimize(
         answer.show(turned.to_string(float_format="{:.4f}".format))
     answer.document = document(fitted, best, ranges, losses, scored)
     answer.document |= {"path": walk, "saved": out, "learned": learned or None}
-    answer.document |= {"families": by_family}
+    answer.document |= {"families": by_family, "verdicts": [one.document() for one in verdicts]}
     if figure:
         from olmo_mixlaw.report import law_figures
 
         what = law_figures.size_label(n_params) if np.isfinite(n_params) else fitted.law.name
         title = f"NO ANSWER: no mixture is known to be best, {what}"
-        title = title if best.verdict else f"best mixture, {what}"
+        title = title if best.no_answer else f"best mixture, {what}"
         picture = law_figures.best_mixture(ranges, title, walk)
         print(f"drew {law_figures.save(picture, figure)}")
     if out:
@@ -302,7 +323,7 @@ def document(
     """An optimum as `--json` has it; `low` and `high` of a range are how far it is as good."""
     sign, what = (1, "mean loss, minimised") if goal is None else (-1, "mean score, maximised")
     return {
-        "verdict": best.verdict or None,
+        "no_answer": best.no_answer or None,
         "law": fitted.law.label,
         "runs": fitted.n_rows,
         "mixture_r2": fitted.mixture_r2,

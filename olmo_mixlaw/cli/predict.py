@@ -119,7 +119,7 @@ def predict(
     answer.document = {
         "law": fitted.law.label,
         "unit": fitted.unit,
-        "verdict": fitted.cannot_tell_mixtures() or None,
+        "no_answer": fitted.cannot_tell_mixtures() or None,
         "level": LEVEL if "low" in frame else None,
         "rows": frame,
         "warnings": [],

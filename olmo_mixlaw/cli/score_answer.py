@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from olmo_mixlaw.advice import Optimum
     from olmo_mixlaw.advice.gains import Gains
     from olmo_mixlaw.advice.scores import Scores
+    from olmo_mixlaw.advice.verdict import Verdict
 
 
 def outside(domains: list[str], ratios: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
@@ -33,6 +34,7 @@ class Shown:
     before: np.ndarray
     why: str
     gained: Gains
+    judged: Verdict
     outside: list[str]
 
     @property
@@ -67,10 +69,11 @@ class Shown:
         """As `--json` has it: scores and gains are parts of 1."""
         best = self.best
         return {
-            "verdict": best.verdict or None,
+            "no_answer": best.no_answer or None,
             "n_params": best.n_params,
             "n_active": best.n_active,
             "n_tokens": best.n_tokens,
+            "verdicts": [self.judged.document()],
             "current_is": self.why,
             "mixture": best.mixture(),
             "mixtures": self.mixtures(),
@@ -85,14 +88,14 @@ class Shown:
 
     def text(self) -> str:
         percent = f"{100 * self.gained.level:.0f} %"
-        lines = [f"{self.best.verdict}\n"] if self.best.verdict else []
+        lines = [f"{self.best.no_answer}\n"] if self.best.no_answer else []
         lines.append(f"current: {self.why}")
         lines.append(self.mixtures().to_string(index=False, float_format="{:.4f}".format))
         lines += ["", f"predicted scores and gains in points, with {percent} intervals"]
         lines.append(_points(self.gained.tasks))
         if len(self.gained.families):
             lines += ["", _points(self.gained.families)]
-        lines += ["", self.gained.verdict(), "", self.found.text()]
+        lines += ["", self.judged.text(), "", self.found.text()]
         return "\n".join([*lines, *(f"caution: {note}" for note in self.warnings)])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,15 +26,13 @@ from olmo_mixlaw.cli.options import (
 )
 from olmo_mixlaw.cli.recipe import recipe_option
 from olmo_mixlaw.cli.score_answer import Shown, outside
+from olmo_mixlaw.cli.verdicts import given_mixture
 from olmo_mixlaw.errors import ConfigError, complain
 from olmo_mixlaw.registry import ONE_SCALE_LAW, SCALES_LAW
 
 if TYPE_CHECKING:
     from olmo_mixlaw.evaluation.of_runs import Joined
     from olmo_mixlaw.runs import RunTable
-
-# How far the ratios of a mixture that is given may sum from 1, before they are rescaled.
-ROUNDED = 0.02
 
 
 @click.command()
@@ -139,7 +136,9 @@ def scores(
     from olmo_mixlaw.advice.repetition import for_run
     from olmo_mixlaw.advice.scores import fit_scores
     from olmo_mixlaw.advice.simplex import bounds_of
+    from olmo_mixlaw.advice.verdict import CURRENT, verdict
     from olmo_mixlaw.laws.choice import selection
+    from olmo_mixlaw.laws.choice.differences import differences
     from olmo_mixlaw.laws.law import resolve
 
     check_figure(figure)
@@ -202,7 +201,22 @@ def scores(
         predicted = asked.predict(ratios, *where)
         (least,), (most,) = asked.interval(ratios[1:], *where, level=LEVEL)
         gained = gains(predicted, draws, tasks, share, members, LEVEL, (least, most))
-    shown = Shown(found, best, before, why, gained, outside(design.domains, before, low, high))
+        seen = found.fit.size.applied(found.design_below(joined.table))
+        judged = verdict(
+            found.fit,
+            best,
+            before,
+            f"{CURRENT} ({why})",
+            between=differences(found.fit.law, seen, seed=seed),
+            refits=refits,
+            besides=(100 * gained.mean["low"], 100 * gained.mean["high"]),
+            objective=sought,
+            available_tokens=tokens,
+            **bounds,
+        )
+    shown = Shown(
+        found, best, before, why, gained, judged, outside(design.domains, before, low, high)
+    )
     answer.show(shown.text())
     answer.document = shown.document() | {
         "runs_without_outputs": joined.without,
@@ -238,30 +252,3 @@ def _joined(table: RunTable, outputs: str | None, primary: Sequence[str]) -> Joi
     for note in joined.notes():
         complain(note)
     return joined
-
-
-def given_mixture(items: Sequence[str], domains: list[str]) -> np.ndarray:
-    """The ratios (K,) of `--current`: DOMAIN=H, with commas or repeated, or a YAML's mixture.
-
-    Raises `UnknownNameError` for a domain that the table lacks, and `ConfigError` for ratios that
-    don't sum to 1 within 2 %, which are rescaled.
-    """
-    from olmo_mixlaw.laws.weights import named
-    from olmo_mixlaw.swarm.listed import read_ratios
-
-    if len(items) == 1 and "=" not in items[0]:
-        if not Path(items[0]).suffix and not Path(items[0]).is_file():
-            raise ConfigError(
-                f"--current: expected DOMAIN=H or a YAML of a mixture, found {items[0]!r}"
-            )
-        where, given = items[0], read_ratios(items[0])
-    else:
-        parts = tuple(part.strip() for item in items for part in item.split(",") if part.strip())
-        where, given = "--current", pairs(parts, "--current")
-    ratios = named(given, domains, "domain", where, 0.0)
-    if not np.isfinite(ratios).all() or (ratios < 0).any() or abs(ratios.sum() - 1) > ROUNDED:
-        raise ConfigError(
-            f"{where}: the ratios must not be negative and sum to 1, found {ratios.sum():.6g} "
-            f"(domains: {', '.join(domains)})"
-        )
-    return ratios / ratios.sum()

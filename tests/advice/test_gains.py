@@ -72,15 +72,6 @@ def test_a_prediction_is_never_outside_its_interval() -> None:
     assert found.mean["high"] >= found.mean["gain"]
 
 
-def test_a_certain_gain_and_none_are_told_apart() -> None:
-    draws = made_draws()
-    means = draws.mean(1)
-    sure = gains(means, draws, TASKS, {"a": 1.0})
-    assert sure.verdict().startswith("the weighted mean score gains +2.0")
-    none = gains(means, draws, TASKS, {"b": 1.0})
-    assert none.verdict().startswith("no gain is certain: the weighted mean score moves by ")
-
-
 def test_of_one_mixture_written_twice_nothing_differs(scored: Made) -> None:
     found, refits, luck = scored
     same = np.full((2, 4), 0.25)

@@ -162,11 +162,11 @@ def test_caps_count_for_the_run_that_the_mixture_is_for() -> None:
 def test_a_fit_that_cant_tell_mixtures_apart_says_so_first(fitted: Fit) -> None:
     plain = fit("no_mixture", transfer_losses(grid(sizes=3, mixtures=6)))
     best = optimum(plain, 1e8, 1e9)
-    assert best.verdict.startswith("NO ANSWER: no_mixture knows no mixture")
+    assert best.no_answer.startswith("NO ANSWER: no_mixture knows no mixture")
     assert best.to_yaml().startswith("# NO ANSWER")
     poor = replace(fitted, provenance=fitted.provenance | {"mixture_r2": -0.43})
-    assert "explains less than their mean does (R2 -0.43)" in optimum(poor, 1e8, 1e9).verdict
-    assert not optimum(fitted, 1e8, 1e9).verdict
+    assert "explains less than their mean does (R2 -0.43)" in optimum(poor, 1e8, 1e9).no_answer
+    assert not optimum(fitted, 1e8, 1e9).no_answer
 
 
 def test_a_fit_without_sizes_or_budgets_speaks_of_none() -> None:

@@ -147,14 +147,16 @@ def predict_held(
     seed: int = 0,
     settings: Settings = LOOSE,
     level: bool = False,
+    whole: bool = False,
 ) -> tuple[list[tuple[Split, np.ndarray]], str]:
     """Predictions (rows of the fold, T) for every fold that the law can do, and why not else.
 
-    With `level`, those beyond the rows fitted are brought to it.
+    With `level`, those beyond the rows fitted are brought to it; with `whole`, those of all rows
+    (R, T), fitted or not.
     """
     predictions, note = [], ""
     for part in parts:
-        train, test = design.take(part.train), design.take(part.test)
+        train, test = design.take(part.train), design if whole else design.take(part.test)
         try:
             if not np.isfinite(train.losses).any():
                 raise FitError("a fold has no losses to fit")

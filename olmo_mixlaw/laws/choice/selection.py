@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from olmo_mixlaw.errors import ConfigError, FitError
+from olmo_mixlaw.laws.choice.differences import Differences, differences
 from olmo_mixlaw.laws.choice.holdout import (
     LOOSE,
     SPLITS,
@@ -75,7 +76,8 @@ class Comparison:
     best); `n_parameters`, `noise_floor` (%, NaN without repeated runs) and `note`. `errors` maps a
     law to its mean error a run, (splits, runs), in the sense of `purpose`. `other` is the law that
     the other purpose would have chosen. `noise_targets` are those whose held-out mixtures the
-    chosen law can't tell apart.
+    chosen law can't tell apart. `near` are the laws within one standard error of the best, the
+    choice first.
     """
 
     frame: pd.DataFrame
@@ -87,9 +89,10 @@ class Comparison:
     noise_targets: tuple[str, ...] = ()
     purpose: str = FORECAST
     other: str = ""
+    near: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> str:
+    def no_answer(self) -> str:
         """That the choice can't tell mixtures apart, where it does no better than their mean."""
         frame = self.frame
         some = frame[(frame["law"] == self.choice) & (frame["split"] == "held_mixtures")]
@@ -110,7 +113,7 @@ class Comparison:
         regret = f"regret {label(self.unit)}"
         names = {"mre": "mre %", "regret": regret, "noise_floor": "noise %"}
         body = shown.rename(columns=names).to_string(index=False)
-        head = f"{self.verdict}\n\n" if self.verdict else ""
+        head = f"{self.no_answer}\n\n" if self.no_answer else ""
         lines = [f"{head}{body}\n", f"choice: {self.choice}, for a {self.purpose} ({self.reason})"]
         return "\n".join([*lines, *self.remarks()])
 
@@ -199,11 +202,11 @@ def compare(
         for why, of in whole.items()
     }
     chosen = {why: _choose(frame, errors[why]) for why in PURPOSES}
-    choice, reason = chosen.pop(purpose)
-    [(other, _)] = chosen.values()
+    choice, reason, near = chosen.pop(purpose)
+    [(other, _, _)] = chosen.values()
     noise = _noise_targets(design, held[choice])
     return Comparison(
-        frame, choice, reason, errors[purpose], held, design.unit, noise, purpose, other
+        frame, choice, reason, errors[purpose], held, design.unit, noise, purpose, other, near
     )
 
 
@@ -221,6 +224,18 @@ def held_out(law: Law, design: Design, *, folds: int = 5, seed: int = 0) -> dict
     predictions, _ = predict_held(law, design, parts, seed)
     weights = weights_of(None, design.targets, "target")
     return score(design, predictions, weights) if predictions else {}
+
+
+def measured(
+    law: Law, design: Design, *, folds: int = 5, seed: int = 0
+) -> tuple[dict[str, float], Differences | None]:
+    """`held_out`, and how far the law errs between mixtures, by the same fits."""
+    parts = make_splits(design, ("held_mixtures",), folds=folds, seed=seed)
+    whole, _ = predict_held(law, design, parts, seed, whole=True)
+    if not whole:
+        return {}, None
+    held = [(part, guess[part.test]) for part, guess in whole]
+    return score(design, held), differences(law, design, seed=seed, held=whole)
 
 
 def default_laws(design: Design) -> list[str]:
@@ -312,8 +327,11 @@ def _count_parameters(law: Law, design: Design, seed: int) -> float:
         return np.nan
 
 
-def _choose(frame: pd.DataFrame, errors: dict[str, np.ndarray]) -> tuple[str, str]:
-    """Fewest parameters within one standard error of the best, splits weighted alike."""
+def _choose(frame: pd.DataFrame, errors: dict[str, np.ndarray]) -> tuple[str, str, tuple[str, ...]]:
+    """Fewest parameters within one standard error of the best, splits weighted alike.
+
+    The choice, the reason, and all that are within that error.
+    """
     splits = list(dict.fromkeys(frame["split"]))
     scored = {
         law: np.array([np.nanmean(some) if np.isfinite(some).any() else np.nan for some in error])
@@ -339,7 +357,8 @@ def _choose(frame: pd.DataFrame, errors: dict[str, np.ndarray]) -> tuple[str, st
         flat = gap[np.isfinite(gap)]
         if len(flat) > 1 and flat.mean() <= flat.std(ddof=1) / np.sqrt(len(flat)):
             near.append(str(law))
-    choice = min(near, key=lambda law: (counts[law], relative[law]))
+    near.sort(key=lambda law: (counts[law], relative[law]))
+    choice = near[0]
     if choice == best:
-        return choice, "least held-out error"
-    return choice, f"fewest parameters within one standard error of {best}"
+        return choice, "least held-out error", tuple(near)
+    return choice, f"fewest parameters within one standard error of {best}", tuple(near)
