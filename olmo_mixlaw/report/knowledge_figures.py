@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from olmo_mixlaw.advice.knowledge.detect import Detected, Transition
 from olmo_mixlaw.advice.knowledge.plan import KnowledgePlan
 from olmo_mixlaw.advice.knowledge.sweep import unscaled
-from olmo_mixlaw.report.figures import ACCENT, STYLE, size_label
+from olmo_mixlaw.models.ladder import short as size_label
+from olmo_mixlaw.report.style import ACCENT, BAND, BLUE, GREY, LINE, MARK, STYLE, SURFACE, plain
+from olmo_mixlaw.report.svg import hover
 
-GREY, BLUE, BAND = "#8a919c", "#33639a", "#e8b79c"
 # A figure shows so many series; the longest come first.
 MOST_SERIES = 6
 _NAMES = {"ratio": "ratio (odds scale)", "size": "parameters", "time": "tokens"}
@@ -32,13 +33,20 @@ def plan_figure(found: KnowledgePlan) -> Figure:
             low, high, color=BAND, alpha=0.35, lw=0, label="cold start: threshold, 90 % interval"
         )
         left.plot(ratio, known, color=BLUE, lw=1.6, label="best learner (keeps what it knows)")
-        left.plot(ratio, chance, color=ACCENT, lw=1.6, label="chance that a cold start learns it")
+        left.plot(
+            ratio,
+            chance,
+            color=MARK,
+            lw=1.6,
+            ls=(0, (5, 2)),
+            label="chance that a cold start learns it",
+        )
         left.plot(
             found.ratio,
             found.probability,
             "D",
             color=ACCENT,
-            mec="white",
+            mec=SURFACE,
             ms=8,
             zorder=4,
             label=f"asked: {found.ratio:g}, {found.verdict}",
@@ -56,7 +64,7 @@ def plan_figure(found: KnowledgePlan) -> Figure:
         )
         shares = found.subsampling
         right.plot(100 * shares.shares, shares.curve, color=BLUE, lw=1.6)
-        right.plot(100 * shares.rho, shares.known, "D", color=ACCENT, mec="white", ms=7)
+        right.plot(100 * shares.rho, shares.known, "D", color=ACCENT, mec=SURFACE, ms=7)
         right.annotate(
             f"{shares.rho:.0%} kept: {shares.known:.2f} of all known",
             (100 * shares.rho, shares.known),
@@ -103,12 +111,13 @@ def _panel(axis: plt.Axes, one: Transition, *, bits: bool) -> None:
     colour = ACCENT if change.sharp else GREY
     if change.kind in ("jump", "threshold", "smooth"):
         low, high = unscaled(which, np.array([change.low, change.high]))
-        axis.axvspan(low, high, color=BAND if change.sharp else "#e6e9ee", alpha=0.5, lw=0)
+        axis.axvspan(low, high, color=BAND if change.sharp else LINE, alpha=0.6, lw=0)
     axis.plot(unscaled(which, change.x), change.curve, color=colour, lw=1.5)
-    axis.plot(one.series.x, values, "o", color=BLUE, ms=4.5, mec="white", mew=0.6)
+    (drawn,) = axis.plot(one.series.x, values, "o", color=BLUE, ms=4.5, mec=SURFACE, mew=0.6)
+    hover(drawn, [f"{x:.4g}: {y:.3f}" for x, y in zip(one.series.x, values, strict=True)])
     ratio = 10 ** (change.log_evidence / np.log(10))
     said = f"{change.kind}; sharp over smooth {_odds(ratio)}"
-    title = said if bits else f"{one.series.text()}\n{said}"
+    title = said if bits else f"{plain(one.series.text())}\n{said}"
     axis.set(title=title, xlabel=_NAMES[which], ylabel=name)
     axis.set_xscale("logit" if which == "ratio" and one.series.x.max() < 1 else "log")
     if which == "ratio":

@@ -1,77 +1,101 @@
 """The figures of fits, comparisons and optima, as the commands `--figure` draw them.
 
-As in `figures`: measured beside predicted, sizes light to dark, what is extrapolated in its own
-colour. Every function returns a matplotlib figure; `save` writes one.
+As in `panels`: measured beside predicted, sizes light to dark and each with its marker, what is
+extrapolated in its own colour. Every function returns a matplotlib figure; `save` writes one.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from olmo_mixlaw.report.figures import ACCENT, STYLE, size_colours, size_label
+from olmo_mixlaw.atomic import write_text
+from olmo_mixlaw.models.ladder import short as size_label
+from olmo_mixlaw.report.answer_figures import draw_ranges
+from olmo_mixlaw.report.style import (
+    ACCENT,
+    GREY,
+    INK,
+    LINE,
+    MARKERS,
+    STYLE,
+    SURFACE,
+    Look,
+    looks,
+    plain,
+    spread,
+)
+from olmo_mixlaw.report.svg import standalone
 from olmo_mixlaw.runs import Design
 from olmo_mixlaw.runs.units import label as label_of
 
-GREY = "#8a919c"
 # Beyond this many sizes a legend says less than a few of them.
 LEGEND_SIZES = 8
+# So many points of a figure are opaque enough; more of them fade, so that dense parts show.
+FEW = 300
+# Bands of a stack that are narrower have no room for their names.
+NAMED_BAND = 0.04
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure (PNG, SVG or PDF by its ending); returns the path."""
+    """Write the figure (PNG, SVG, PDF and so on by its ending); returns the path.
+
+    An SVG keeps its text as text, and its points say their numbers.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
+    if path.suffix.lower() == ".svg":
+        write_text(path, standalone(figure))
+    else:
+        figure.savefig(path, dpi=140)
     plt.close(figure)
     return path
 
 
 def predicted_against_measured(design: Design, predicted: np.ndarray, title: str) -> Figure:
-    """Predicted against measured losses, and the errors (%) of each target, a colour a size."""
+    """Predicted against measured losses, and the errors (%) of each target, a look a size."""
     sizes = design.n_params
     levels = np.unique(sizes[np.isfinite(sizes)])
-    colours = size_colours(levels)
     error = 100 * (predicted / design.losses - 1)
     order = np.argsort(np.nanmean(np.abs(error), 0))[::-1]
-    # Steps of the golden ratio: neighbours in the table land far from one another.
-    spread = 0.6 * ((np.arange(len(design)) * 0.6180339887) % 1 - 0.5)
+    apart = spread(len(design))
     height = max(3.2, 0.26 * len(design.targets) + 1.2)
+    alpha = 0.85 if design.losses.size <= FEW else 0.5 if design.losses.size <= 10 * FEW else 0.25
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, height), layout="constrained")
-        groups: list[tuple[str, np.ndarray, Any]] = [
-            (size_label(level), sizes == level, colours[level]) for level in levels
+        groups: list[tuple[str, np.ndarray, Look]] = [
+            (size_label(level), sizes == level, look) for level, look in looks(levels).items()
         ]
-        groups = groups or [("runs", np.ones(len(design), bool), ACCENT)]
-        for i, (label, rows, colour) in enumerate(groups):
+        groups = groups or [("runs", np.ones(len(design), bool), Look(ACCENT, "o", "-"))]
+        ends = [np.nanmin(design.losses), np.nanmax(design.losses)]
+        left.plot(ends, ends, color=GREY, lw=0.9, ls="--", label="as measured")
+        for i, (label, rows, look) in enumerate(groups):
             shown = label if len(levels) <= LEGEND_SIZES or i in (0, len(levels) - 1) else None
+            how = {"color": look.colour, "alpha": alpha, "mec": "none", "ls": "none"}
             left.plot(
                 design.losses[rows].ravel(),
                 predicted[rows].ravel(),
-                "o",
+                look.marker,
                 ms=3.5,
-                alpha=0.7,
-                color=colour,
-                mec="none",
                 label=shown,
+                **how,
             )
             for y, t in enumerate(order):
-                right.plot(
-                    error[rows, t], y + spread[rows], "o", ms=3, alpha=0.7, color=colour, mec="none"
-                )
-        ends = [np.nanmin(design.losses), np.nanmax(design.losses)]
-        left.plot(ends, ends, color=GREY, lw=0.9, ls="--")
+                right.plot(error[rows, t], y + apart[rows], look.marker, ms=3, **how)
         unit = label_of(design.unit)
-        left.set(title=title, xlabel=f"measured loss, {unit}", ylabel=f"predicted loss, {unit}")
-        left.legend(title="parameters", fontsize=8, title_fontsize=8)
+        left.set(title=plain(title), xlabel=f"measured loss, {unit}")
+        left.set_ylabel(f"predicted loss, {unit}")
+        legend = left.legend(title="parameters")
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
         right.axvline(0, color=GREY, lw=0.9)
         right.set_ylim(-0.6, len(order) - 0.4)
-        right.set_yticks(range(len(order)), [design.targets[t] for t in order])
+        right.set_yticks(range(len(order)), [plain(design.targets[t]) for t in order])
         right.set(title="error of each target", xlabel="predicted / measured - 1 (%)")
         right.grid(axis="y", visible=False)
     return figure
@@ -93,9 +117,10 @@ def held_out_errors(frame: pd.DataFrame, choice: str) -> Figure:
         for axis, split in zip(axes[0], splits, strict=True):
             part = frame[frame["split"] == split].set_index("law").reindex(mean.index)
             values = part["mre"].to_numpy(float)
-            colours = [ACCENT if law == choice else "#5b6370" for law in mean.index]
-            axis.hlines(range(len(mean)), 0, np.nan_to_num(values), color="#e6e9ee", lw=3)
-            axis.scatter(values, range(len(mean)), color=colours, zorder=3, s=34)
+            axis.hlines(range(len(mean)), 0, np.nan_to_num(values), color=LINE, lw=3)
+            for y, (law, value) in enumerate(zip(mean.index, values, strict=True)):
+                colour, marker = (ACCENT, "D") if law == choice else (GREY, MARKERS[0])
+                axis.plot(value, y, marker, color=colour, ms=6.5, mec=SURFACE)
             for y, value in enumerate(values):
                 text = f"  {value:.2f}" if np.isfinite(value) else "  could not be fitted"
                 axis.annotate(
@@ -103,7 +128,8 @@ def held_out_errors(frame: pd.DataFrame, choice: str) -> Figure:
                 )
             floor = frame["noise_floor"].iloc[0]
             if np.isfinite(floor):
-                axis.axvline(floor, color=GREY, ls="--", lw=1)
+                axis.axvline(floor, color=GREY, ls="--", lw=1, label="noise of repeated runs")
+                axis.legend(loc="lower right")
             axis.set(title=split.replace("_", " "), xlabel="mean relative error (%)")
             axis.set_xlim(0, 1.22 * np.nanmax(np.append(values, 1e-3)))
             axis.grid(axis="y", visible=False)
@@ -116,64 +142,52 @@ def held_out_errors(frame: pd.DataFrame, choice: str) -> Figure:
 def best_mixture(ranges: pd.DataFrame, title: str, path: pd.DataFrame | None = None) -> Figure:
     """The best ratios beside those tried, and how they move along a path of sizes.
 
-    `ranges` has columns domain, best, tried_low, tried_high and, where known, low, high (as good
-    as the best) and drawn_low, drawn_high (the optima of a bootstrap). `path` is `optimum_path`'s.
+    `ranges` is `answer_figures.ratio_ranges`'s, `path` is `optimum_path`'s.
     """
-    rows = ranges.iloc[np.argsort(ranges["best"].to_numpy())].reset_index(drop=True)
-    y = np.arange(len(rows))
     panels = 1 if path is None else 2
-    height = max(2.9, 0.27 * len(rows) + 1.6)
+    height = max(2.9, 0.27 * len(ranges) + 1.6)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, panels, figsize=(5.2 * panels, height), squeeze=False, layout="constrained"
+            1, panels, figsize=(5.4 * panels, height), squeeze=False, layout="constrained"
         )
         axis = axes[0, 0]
-        axis.hlines(
-            y, rows["tried_low"], rows["tried_high"], color="#e0e4ea", lw=9, label="mixtures tried"
-        )
-        if "low" in rows:
-            axis.hlines(y, rows["low"], rows["high"], color="#e8b79c", lw=5, label="as good")
-        if "drawn_low" in rows:
-            axis.hlines(
-                y,
-                rows["drawn_low"],
-                rows["drawn_high"],
-                color="#5b6370",
-                lw=1.4,
-                label="90 % of bootstrap optima",
-            )
-        axis.plot(rows["best"], y, "D", color=ACCENT, mec="white", ms=6.5, label="best")
-        axis.set_yticks(y, list(rows["domain"]))
-        axis.set(title=title, xlabel="ratio")
-        axis.set_xlim(left=-0.01)
-        axis.grid(axis="y", visible=False)
-        axis.set_ylim(-0.7, len(rows) - 0.3)
-        figure.legend(
-            *axis.get_legend_handles_labels(), fontsize=8, ncols=4, loc="outside lower left"
-        )
+        draw_ranges(axis, ranges)
+        axis.set_title(title)
+        figure.legend(*axis.get_legend_handles_labels(), ncols=4, loc="outside lower left")
         if path is not None:
-            _along(axes[0, 1], path, list(rows["domain"])[::-1])
+            order = np.argsort(ranges["best"].to_numpy(), kind="stable")[::-1]
+            _along(axes[0, 1], path, list(ranges["domain"].iloc[order]))
     return figure
 
 
 def _along(axis: plt.Axes, path: pd.DataFrame, domains: list[str]) -> None:
-    """Ratios stacked over the steps of a path."""
+    """A line a domain over the steps of a path, named at its end unless another name is there."""
     x = np.arange(len(path))
-    shades = [plt.get_cmap("tab20")(i % 20) for i in range(len(domains))]
-    axis.stackplot(x, path[domains].to_numpy(float).T, colors=shades, alpha=0.9)
-    heights = np.cumsum(path[domains].to_numpy(float)[-1])
-    for i, name in enumerate(domains):
-        share = float(path[name].iloc[-1])
-        if share > 0.04:
+    ends = path[domains].to_numpy(float)[-1]
+    taken: list[float] = []
+    for (name, look), end in zip(looks(domains).items(), ends, strict=True):
+        axis.plot(
+            x,
+            path[name],
+            marker=look.marker,
+            color=look.colour,
+            ls=look.dash,
+            ms=4.5,
+            mec=SURFACE,
+            mew=0.6,
+        )
+        if all(abs(end - other) > NAMED_BAND for other in taken):
             axis.annotate(
-                name,
-                (x[-1], heights[i] - share / 2),
-                xytext=(-4, 0),
-                ha="right",
+                plain(name),
+                (x[-1], end),
+                xytext=(6, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=8,
+                color=INK,
+                annotation_clip=False,
             )
+            taken.append(float(end))
     labels = [
         "\n".join(
             size_label(v) if np.isfinite(v) else "-" for v in (row["n_params"], row["n_tokens"])
@@ -182,6 +196,5 @@ def _along(axis: plt.Axes, path: pd.DataFrame, domains: list[str]) -> None:
     ]
     axis.set_xticks(x, labels)
     axis.set(title="best mixture along the path", xlabel="parameters, tokens", ylabel="ratio")
-    axis.set_xlim(x[0], max(x[-1], x[0] + 1e-3))
-    axis.set_ylim(0, 1)
-    axis.grid(False)
+    axis.set_xlim(x[0] - 0.1, x[-1] + max(0.22 * (x[-1] - x[0]), 0.3))
+    axis.set_ylim(bottom=0)

@@ -1,157 +1,222 @@
-"""One HTML page that needs nothing but itself: text, tables and figures as inline SVG."""
+"""One HTML page that needs nothing but itself: text, tables and figures as inline SVG.
+
+A page is sections of blocks; the template beside this file knows how each kind looks, in light and
+dark, on paper, on a telephone and to a screen reader. Whatever stands in a block stays text.
+"""
 
 from __future__ import annotations
 
-import html
 import re
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
+import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 from olmo_mixlaw.atomic import write_text
+from olmo_mixlaw.report import svg
+from olmo_mixlaw.report.style import PALETTE, Look
+
+# A table with more rows is folded; it is shown by a click.
+MOST_ROWS = 40
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph: `**words**` are bold and a new line begins a new line; all else is itself.
+
+    With `quiet` it is a remark on what stands above it, with `mind` a caution.
+    """
+
+    text: str
+    quiet: bool = False
+    mind: bool = False
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Literal text."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, the number that it sorts by, and a link or a sparkline's points."""
+
+    text: str
+    value: float | None = None
+    href: str = ""
+    spark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first of each naming it; `numeric` columns are set to the right."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    numeric: tuple[bool, ...]
+    chosen: tuple[str, ...] = ()
+    sortable: bool = False
+    kind: ClassVar[str] = "table"
+
+    @property
+    def long(self) -> bool:
+        return len(self.rows) > MOST_ROWS
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Panels side by side (SVG), one caption, the legend's keys (SVG, text), and their numbers."""
+
+    panels: tuple[Markup, ...]
+    caption: str
+    keys: tuple[tuple[Markup, str], ...] = ()
+    data: Table | None = None
+    wide: bool = False
+    kind: ClassVar[str] = "chart"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are shown by a click."""
+
+    summary: str
+    blocks: tuple[Any, ...]
+    kind: ClassVar[str] = "fold"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A verdict: its word, the sentence, the interval drawn and what speaks against it."""
+
+    word: str
+    sentence: str
+    facts: tuple[tuple[str, str], ...] = ()
+    cautions: tuple[str, ...] = ()
+    chart: Chart | None = None
+    kind: ClassVar[str] = "card"
+
+    @property
+    def sign(self) -> str:
+        """A sign that tells the words apart where colours don't."""
+        return SIGNS.get(self.word, "?")
+
+
+SIGNS = {"distinguishable": "✓", "as good as": "≈", "can't tell": "?", "worse": "✗"}
+Block = Text | Code | Table | Chart | Fold | Card
 
 
 @dataclass
 class Section:
-    """A heading, a sentence or two that say what to see, then figures and tables as HTML.
-
-    In `text`, `**words**` are bold and a new line begins a new line; all else stands for itself.
-    """
+    """A heading, a sentence or two that say what to see, then blocks."""
 
     title: str
     text: str
-    body: list[str] = field(default_factory=list)
+    blocks: Sequence[Block] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or "section"
 
 
 @dataclass
 class Page:
-    """A report: its headline findings first (label, value), then sections."""
+    """A report. `progress` is (finished, planned) while runs are missing: it reloads itself."""
 
     title: str
     summary: str
-    findings: list[tuple[str, str]]
-    sections: list[Section]
-    provenance: dict[str, str]
+    sections: Sequence[Section]
+    progress: tuple[int, int] | None = None
+    reload_seconds: int = 15
 
     def write(self, path: str | Path) -> Path:
         """Write the page atomically; returns its path."""
         return write_text(path, self.render())
 
     def render(self) -> str:
-        tiles = "".join(
-            f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>'
-            for label, value in self.findings
-        )
-        sections = "".join(
-            f"<section><h2>{html.escape(s.title)}</h2><p>{_prose(s.text)}</p>{''.join(s.body)}</section>"
-            for s in self.sections
-        )
-        origin = "".join(
-            f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>"
-            for k, v in self.provenance.items()
-        )
-        return _TEMPLATE.format(
-            title=html.escape(self.title),
-            summary=html.escape(self.summary),
-            tiles=tiles,
-            sections=sections,
-            origin=origin,
-        )
+        return _templates().get_template("page.html.j2").render(page=self, palette=PALETTE)
 
 
-def _prose(text: str) -> str:
-    """Text as HTML: whatever names are in it, they stay text."""
-    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text))
-    return bold.replace("\n", "<br>")
-
-
-def table(frame: pd.DataFrame, digits: int = 3, bold_row: object = None) -> str:
-    """A frame as an HTML table, numbers right-aligned; `bold_row` is an index label."""
-    head = "".join(f"<th>{html.escape(str(c))}</th>" for c in ["", *frame.columns])
-    rows = []
-    for label, *values in frame.itertuples(name=None):
-        cells = "".join(f"<td>{_cell(v, digits)}</td>" for v in values)
-        mark = ' class="chosen"' if bold_row is not None and label == bold_row else ""
-        rows.append(f"<tr{mark}><th>{html.escape(str(label))}</th>{cells}</tr>")
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+@cache
+def _templates() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    found = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
+    found.filters["prose"] = prose
+    return found
 
 
-def figure(svg: str, caption: str) -> str:
-    """An inline SVG with its caption."""
-    return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+def prose(text: str) -> Markup:
+    """Text as HTML: whatever names are in it, they stay text."""
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
+    return Markup(bold.replace("\n", "<br>"))
 
 
-def note(text: str) -> str:
-    """A remark on what stands above it."""
-    return f'<p class="note">{html.escape(text)}</p>'
+def table(
+    frame: pd.DataFrame,
+    caption: str,
+    *,
+    label: str = "",
+    digits: int = 3,
+    chosen: Hashable | Sequence[str] = (),
+    sortable: bool = False,
+) -> Table:
+    """A frame as a table, its index first, under the name `label`; cells may be `Cell`s."""
+    rows = tuple(
+        tuple(_cell(value, digits) for value in row) for row in frame.itertuples(name=None)
+    )
+    columns = [label, *map(str, frame.columns)]
+    numeric = tuple(_numeric([row[i] for row in rows]) for i in range(len(columns)))
+    marked = (chosen,) if isinstance(chosen, str) else tuple(chosen or ())  # type: ignore[arg-type]
+    return Table(caption, tuple(columns), rows, (False, *numeric[1:]), marked, sortable)
 
 
-def code(text: str) -> str:
-    """A block of literal text."""
-    return f"<pre>{html.escape(text)}</pre>"
+def chart(
+    figures: Sequence[tuple[Figure, str, str]],
+    caption: str,
+    *,
+    looks: dict[str, Look] | None = None,
+    data: Table | None = None,
+    wide: bool = False,
+) -> Chart:
+    """Figures with what a screen reader says of each, (figure, title, description), as a chart."""
+    panels = tuple(Markup(svg.inline(*given)) for given in figures)
+    keys = tuple((Markup(svg.key(look)), name) for name, look in (looks or {}).items())
+    return Chart(panels, caption, keys, data, wide)
 
 
-def _cell(value: object, digits: int) -> str:
+def _numeric(cells: Sequence[Cell]) -> bool:
+    """Whether a column holds numbers, or what stands for one that isn't known."""
+    return all(cell.value is not None or cell.text == "–" for cell in cells)
+
+
+def _cell(value: object, digits: int) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, bool) or value is None:
+        return Cell("–" if value is None else str(value))
+    if isinstance(value, int):
+        return Cell(f"{value:,}", float(value))
     if isinstance(value, float):
-        return "–" if value != value else f"{value:.{digits}f}"
-    return html.escape(str(value))
+        return Cell("–") if value != value else Cell(f"{value:.{digits}f}", value)
+    return Cell(str(value))
 
 
-_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light; --ink: #20262f; --soft: #5b6370;
-  --line: #e3e6eb; --accent: #c8501e; }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0; background: #f6f7f9; color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }}
-main {{ max-width: 1180px; margin: 0 auto; padding: 2.2rem 1.2rem 4rem; }}
-h1 {{ font-size: 1.75rem; margin: 0 0 .3rem; }}
-h2 {{ font-size: 1.15rem; margin: 0 0 .3rem; }}
-p {{ margin: .2rem 0 .9rem; max-width: 75ch; }}
-.note {{ color: var(--soft); font-size: .86rem; margin-top: .4rem; }}
-.summary {{ color: var(--soft); font-size: 1.05rem; }}
-.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: .8rem;
-  margin: 1.2rem 0; }}
-.tile {{ background: white; border: 1px solid var(--line); border-radius: 10px;
-  padding: .8rem 1rem; }}
-.tile b {{ display: block; font-size: 1.25rem; color: var(--accent); }}
-.tile span {{ color: var(--soft); font-size: .87rem; }}
-section {{ background: white; border: 1px solid var(--line); border-radius: 10px;
-  padding: 1.1rem 1.3rem; margin: 1rem 0; }}
-figure {{ margin: .4rem 0 .8rem; overflow-x: auto; }}
-figure svg {{ max-width: 100%; height: auto; }}
-figcaption {{ color: var(--soft); font-size: .86rem; }}
-.scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .28rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
-  white-space: nowrap; }}
-th:first-child {{ text-align: left; font-weight: 500; }}
-thead th {{ color: var(--soft); font-weight: 600; }}
-tr.chosen {{ background: #fdf3ec; font-weight: 600; }}
-pre {{ background: #f3f4f7; border-radius: 8px; padding: .9rem 1rem; overflow-x: auto;
-  font-size: .85rem; line-height: 1.45; }}
-dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .87rem;
-  color: var(--soft); margin: 0; }}
-dd {{ margin: 0; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-<p class="summary">{summary}</p>
-<div class="tiles">{tiles}</div>
-{sections}
-<section><h2>Where this comes from</h2><dl>{origin}</dl></section>
-</main>
-</body>
-</html>
-"""
+def counted(value: float, write: Callable[[float], str]) -> Cell:
+    """A number as `write` has it, sorted as it is."""
+    return Cell("–") if value != value else Cell(write(value), float(value))

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from olmo_mixlaw.advice.gains import Gains
-from olmo_mixlaw.report.figures import ACCENT, STYLE
+from olmo_mixlaw.report.style import ACCENT, BAND, BLUE, GREY, INK, STYLE, SURFACE, plain
+from olmo_mixlaw.report.svg import hover
 
-GREY, BLUE, BAND = "#8a919c", "#33639a", "#c9d6e6"
 MEAN = "weighted mean"
 
 
@@ -30,20 +30,27 @@ def gains_figure(found: Gains, title: str) -> Figure:
         )
         axis.axvline(0, color=GREY, lw=0.9)
         axis.hlines(y, low, high, color=BAND, lw=np.where(bold, 7, 4))
-        for chosen, colour, size in (
-            (bold, ACCENT, 6.5),
-            (~bold & counts, BLUE, 5),
-            (~bold & ~counts, GREY, 4),
+        names = [plain(name) for name in rows["name"]]
+        for chosen, colour, marker, label in (
+            (bold, ACCENT, "D", "means"),
+            (~bold & counts, BLUE, "o", "tasks"),
+            (~bold & ~counts, GREY, "X", "tasks that don't count"),
         ):
-            axis.plot(gain[chosen], y[chosen], "D", color=colour, mec="white", ms=size)
-        axis.set_yticks(y, list(rows["name"]))
+            if chosen.any():
+                (drawn,) = axis.plot(
+                    gain[chosen], y[chosen], marker, color=colour, mec=SURFACE, ms=6, label=label
+                )
+                some = zip(rows["name"][chosen], gain[chosen], strict=True)
+                hover(drawn, [f"{name}: {value:+.2f} points" for name, value in some])
+        axis.set_yticks(y, names)
         for tick, is_bold, does_count in zip(axis.get_yticklabels(), bold, counts, strict=True):
             tick.set_fontweight("bold" if is_bold else "normal")
-            tick.set_color("#2b313b" if does_count else GREY)
+            tick.set_color(INK if does_count else GREY)
         percent = f"{100 * found.level:.0f} %"
         axis.set(title=title, xlabel=f"gain in points of score, and its {percent} interval")
         axis.grid(axis="y", visible=False)
         axis.set_ylim(-0.7, len(rows) - 0.3)
+        figure.legend(*axis.get_legend_handles_labels(), ncols=3, loc="outside lower left")
     return figure
 
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from olmo_mixlaw.advice.knowledge import Barrier, Outlook, Rule, facts_of
+import numpy as np
+
+from olmo_mixlaw.advice.knowledge import Barrier, Facts, Outlook, Rule, facts_of
 from olmo_mixlaw.advice.knowledge.barrier import PILOT
 from olmo_mixlaw.advice.knowledge.outlook import quantiles
 from olmo_mixlaw.errors import MixlawError
-from olmo_mixlaw.report.figures import Foreseen, size_label
+from olmo_mixlaw.models.ladder import short as size_label
+from olmo_mixlaw.report.panels import Band, Foreseen
 from olmo_mixlaw.study.analysis import LEARNT
 from olmo_mixlaw.study.plan import plan, rung_of
 from olmo_mixlaw.study.settings import StudyConfig
+
+POINTS = 80  # ratios along a band
 
 
 def foreseen(
@@ -26,11 +31,8 @@ def foreseen(
     Each size is taken at its longest runs. Nothing where the domain holds no facts that could be
     counted, or where the study's models didn't start from nothing.
     """
-    if study.base is not None:
-        return []
-    try:
-        facts = facts_of(study.domains[domain], tokenizer=str(tokenizer))
-    except MixlawError:  # token files, or a dataset without facts
+    facts = _facts(study, domain, tokenizer)
+    if facts is None:
         return []
     tokens: dict[int, int] = {}
     for run in plan(study):
@@ -45,6 +47,31 @@ def foreseen(
             Foreseen(float(n_params), ratio["middle"], ratio["low"], ratio["high"], is_target)
         )
     return found
+
+
+def band_at_target(
+    study: StudyConfig, domain: str, tokenizer: Path, barrier: Barrier = PILOT
+) -> Band | None:
+    """The part of the facts that the target is expected to know, by ratio, and its 90 %."""
+    facts = _facts(study, domain, tokenizer)
+    if facts is None:
+        return None
+    n_params = float(rung_of(study, study.target.size).n_params)
+    outlook = Outlook(facts, n_params, float(study.target.tokens), Rule(), barrier, 0)
+    ratios = np.linspace(0.005, 0.95, POINTS)
+    known = np.array([outlook.known_part(float(ratio)) for ratio in ratios])
+    low, middle, high = np.quantile(known, [0.05, 0.5, 0.95], axis=1)
+    return Band(ratios, middle, low, high)
+
+
+def _facts(study: StudyConfig, domain: str, tokenizer: Path) -> Facts | None:
+    """The facts of a domain; None where there are none, or the models didn't start from nothing."""
+    if study.base is not None:
+        return None
+    try:
+        return facts_of(study.domains[domain], tokenizer=str(tokenizer))
+    except MixlawError:  # token files, or a dataset without facts
+        return None
 
 
 def foreseen_text(rows: list[Foreseen]) -> str:

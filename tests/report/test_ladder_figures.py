@@ -33,7 +33,7 @@ def test_every_task_has_a_panel_with_runs_curves_and_known_scores(tmp_path):
         ]
     )
     figure = ladder_figures.figure_tasks(measured, accuracy, result, {"7B": 4e12, "13B": 5e12})
-    assert [axis.get_title() for axis in figure.axes[: len(TASKS)]] == TASKS
+    assert [axis.get_title(loc="left") for axis in figure.axes[: len(TASKS)]] == TASKS
     assert all(not axis.axison for axis in figure.axes[len(TASKS) :])
     known, unknown = figure.axes[0], figure.axes[1]
     # A row of points and a curve a size, a predicted cross a model, and what is known of it.
