@@ -121,10 +121,10 @@ def from_mapping(
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-    laid = [(where, _fitted(dict(values), cls, where, ""))]
+    laid = [(where, fitted(dict(values), cls, where, ""))]
     for item in overrides:
         place = f"override {item!r}"
-        laid.append((place, _fitted(_nested(item, place), cls, place, "")))
+        laid.append((place, fitted(_nested(item, place), cls, place, "")))
     place = where
     try:
         config = OmegaConf.structured(cls)
@@ -232,7 +232,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _fitted(value: Any, annotation: Any, where: str, key: str) -> Any:
+def fitted(value: Any, annotation: Any, where: str, key: str) -> Any:
     """`value` as `annotation` wants it, where it is plain what is meant; else `ConfigError`.
 
     One value stands for a list of one and a list of one for its value, a count may have a unit
@@ -257,7 +257,7 @@ def _fitted(value: Any, annotation: Any, where: str, key: str) -> Any:
         if not isinstance(value, dict):
             raise _wrong(value, annotation, where, key)
         named = {_name(k, where, key): v for k, v in value.items()}
-        return {k: _fitted(v, inner[1], where, _join(key, k)) for k, v in named.items()}
+        return {k: fitted(v, inner[1], where, _join(key, k)) for k, v in named.items()}
     if origin in (list, tuple):
         return _fitted_items(value, annotation, where, key)
     if isinstance(value, list) and len(value) == 1 and annotation in (str, int, float, bool):
@@ -272,20 +272,20 @@ def _fitted_fields(value: Any, annotation: Any, where: str, key: str) -> Any:
         raise _wrong(value, annotation, where, key)
     hints = typing.get_type_hints(annotation)
     known = [field.name for field in dataclasses.fields(annotation) if field.init]
-    fitted = {}
+    found = {}
     for name, item in value.items():
         full = _join(key, name)
         if name not in known:
             raise unknown_name("key", full, [_join(key, k) for k in known], where)
-        fitted[name] = _fitted(item, hints[name], where, full)
-    return fitted
+        found[name] = fitted(item, hints[name], where, full)
+    return found
 
 
 def _fitted_items(value: Any, annotation: Any, where: str, key: str) -> Any:
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(value, dict) and value and all(str(k).isdigit() for k in value):
         # `layers.0.depth=3`: an override of one item.
-        return {str(k): _fitted(v, inner[0], where, _join(key, k)) for k, v in value.items()}
+        return {str(k): fitted(v, inner[0], where, _join(key, k)) for k, v in value.items()}
     if isinstance(value, dict) and not dataclasses.is_dataclass(_strip_optional(inner[0])[0]):
         raise _wrong(value, annotation, where, key)
     if several := _several(value, inner[0], where):
@@ -298,7 +298,7 @@ def _fitted_items(value: Any, annotation: Any, where: str, key: str) -> Any:
             raise _wrong(value, annotation, where, key)
         wanted = list(inner)
     return [
-        _fitted(item, kind, where, f"{key}.{i}" if isinstance(item, dict) else f"{key}[{i}]")
+        fitted(item, kind, where, f"{key}.{i}" if isinstance(item, dict) else f"{key}[{i}]")
         for i, (item, kind) in enumerate(zip(items, wanted, strict=True))
     ]
 

@@ -8,15 +8,15 @@ isn't known is null.
 from __future__ import annotations
 
 import json
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
+
+from olmo_mixlaw.report.document import jsonable
 
 
 class Answer:
@@ -59,20 +59,3 @@ def answers(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(
         answered
     )
-
-
-def jsonable(value: Any) -> Any:
-    """`value` in JSON's own kinds: frames as lists of rows, arrays as lists, NaN as null."""
-    if hasattr(value, "to_dict"):  # a pandas frame
-        return jsonable(value.to_dict("records"))
-    if hasattr(value, "tolist"):  # numpy's arrays and numbers
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    return str(value) if isinstance(value, Path) or value == value else None  # pandas' NA

@@ -1,7 +1,11 @@
-"""The command of `scripts/fit_ladder.py`: fit a ladder of small models, predict larger ones."""
+"""The command of `scripts/fit_ladder.py`: fit a ladder of small models, predict larger ones.
+
+Where there is no checkout, `python -m olmo_mixlaw.cli.fit_ladder` is the same.
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,17 +13,25 @@ import click
 import numpy as np
 import pandas as pd
 
-from olmo_mixlaw.advice.ladder import Target, final_scores, predict_losses, predict_tasks
+from olmo_mixlaw.advice.ladder import (
+    Target,
+    final_scores,
+    predict_losses,
+    predict_tasks,
+    told_apart,
+)
 from olmo_mixlaw.advice.ladder_csv import is_ladder, read_ladder
 from olmo_mixlaw.advice.reach import APART
 from olmo_mixlaw.advice.two_step import TwoStep, checked_tasks
 from olmo_mixlaw.atomic import open_atomic
 from olmo_mixlaw.cli.answer import Answer, answers
+from olmo_mixlaw.cli.app import run
 from olmo_mixlaw.cli.options import LEVEL, pairs
 from olmo_mixlaw.errors import ConfigError, DataError
 from olmo_mixlaw.registry import DEFAULT_LAW
 from olmo_mixlaw.report import ladder_figures, law_figures
 from olmo_mixlaw.runs import RunTable, read_frame
+from olmo_mixlaw.shipped import shipped_folder
 
 TWO_STEP = "two_step"
 ENDINGS = (".csv", ".csv.gz", ".parquet")  # of a RunTable's files
@@ -117,7 +129,7 @@ def fit_ladder(
         raise DataError(f"{source}: no such file")
     frame = read_tasks(source, pairs(sizes, "--size"))
     floors = pairs(chance, "--chance")
-    folder = Path(out)
+    folder, judged = Path(out), []
     if frame is not None and "accuracy" in frame:
         if law not in (None, TWO_STEP):
             raise ConfigError(f"--law {law}: a table of tasks takes {TWO_STEP}")
@@ -150,13 +162,17 @@ def fit_ladder(
         result = predict_losses(
             losses, law or DEFAULT_LAW, wanted, replicates=max(replicates, 2), seed=seed
         )
+        judged = told_apart(losses, law or DEFAULT_LAW, wanted, seed=seed)
         figure = ladder_figures.figure_losses(result)
     drawn = law_figures.save(figure, folder / "ladder.png")
     answer.show(summary(result))
+    for one in judged:
+        answer.show(f"\n{one.text()}")
     answer.document = {
         "unit": unit,
         "level": LEVEL,
         "predictions": result.rename(columns={"error": "error_percent"}),
+        "verdicts": [one.document() for one in judged],
         "saved": folder / "predictions.csv",
     }
     _write(result, folder / "predictions.csv")
@@ -255,3 +271,14 @@ def summary(result: pd.DataFrame) -> str:
                 + (f" ({100 * inside:.0f} % lie in the interval)" if np.isfinite(inside) else "")
             )
     return "\n".join(lines).lstrip("\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command by itself; where no table is named it reads the OLMo ladder's."""
+    data = shipped_folder("benchmarks/data")
+    olmo = PublishedLadder(data / "p6_olmo_ladder.csv.gz", data / "ladder_published.csv")
+    return run(fit_ladder, arguments, prog_name="fit_ladder", obj=olmo)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -144,24 +144,41 @@ def loaded(path: str, level: bool) -> Fit:
     return fitted if level else replace(fitted, level=None)
 
 
-def refits(fitted: Fit, options: Mapping[str, Any], replicates: int, seed: int) -> Iterator[Fit]:
-    """The bootstrap of a saved fit, on the table that it was fitted to. Raises `ConfigError`."""
-    from olmo_mixlaw.laws.choice.uncertainty import bootstrap
+def fitted_table(fitted: Fit, options: Mapping[str, Any], option: str) -> RunTable:
+    """The table that a saved fit was fitted to, which `option` asks for. Raises `ConfigError`."""
     from olmo_mixlaw.laws.fitted import data_hash
+
+    if not options["table"] and not options["ratios"]:
+        raise ConfigError(f"{option}: needs the table that was fitted (--table, or --ratios)")
+    table = given_table(options)
+    design = table.design()
+    if data_hash(fitted.seen(design)) != fitted.data_hash:
+        raise ConfigError(
+            f"{option}: the table is not the one that was fitted "
+            f"({len(design)} runs here, {fitted.n_rows} then, or other values)"
+        )
+    return table
+
+
+def refits(
+    fitted: Fit,
+    options: Mapping[str, Any],
+    replicates: int,
+    seed: int,
+    table: RunTable | None = None,
+) -> Iterator[Fit]:
+    """The bootstrap of a saved fit, on the table that it was fitted to, if that is read already.
+
+    Raises `ConfigError`.
+    """
+    from olmo_mixlaw.laws.choice.uncertainty import bootstrap
 
     if replicates < LEAST_REFITS:
         raise ConfigError(
             f"--bootstrap {replicates}: an interval needs {LEAST_REFITS} refits or more"
         )
-    if not options["table"] and not options["ratios"]:
-        raise ConfigError("--bootstrap: needs the table that was fitted (--table, or --ratios)")
-    design = given_table(options).design()
-    if data_hash(fitted.seen(design)) != fitted.data_hash:
-        raise ConfigError(
-            "--bootstrap: the table is not the one that was fitted "
-            f"({len(design)} runs here, {fitted.n_rows} then, or other values)"
-        )
-    return bootstrap(fitted, design, replicates=replicates, seed=seed)
+    table = table or fitted_table(fitted, options, "--bootstrap")
+    return bootstrap(fitted, table.design(), replicates=replicates, seed=seed)
 
 
 def refuse_input(option: str, out: str | None, *inputs: str | None) -> None:
@@ -176,7 +193,7 @@ def refuse_input(option: str, out: str | None, *inputs: str | None) -> None:
 def check_figure(path: str | None) -> None:
     """Refuse, before any work, a file that no figure can be saved as. Raises `ConfigError`."""
     if path is not None:
-        from olmo_mixlaw.report.figures import check_format
+        from olmo_mixlaw.report.style import check_format
 
         check_format(path, "--figure")
 

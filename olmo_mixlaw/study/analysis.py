@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,11 @@ import pandas as pd
 import yaml
 
 from olmo_mixlaw import advice, laws
+from olmo_mixlaw.advice.goal import MeanLoss
+from olmo_mixlaw.advice.verdict import CURRENT, Verdict, measured_best, tried_mixtures, verdicts
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import FitError
+from olmo_mixlaw.laws.choice.differences import differences
 from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval, predicted_interval, widened
 from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.runs import RunTable
@@ -32,7 +35,8 @@ class Answer:
     """The chosen law's fit, the comparison that chose it, and the mixture it proposes.
 
     The intervals are the central 90 % over refits to resampled runs: of the best mixture (K,),
-    and of the losses (T,) at the proposed one.
+    and of the losses (T,) at the proposed one. `verdicts` say whether that is better than the best
+    mixture tried and, where the study names it, than the current one.
     """
 
     fits: dict[str, laws.Fit]
@@ -43,6 +47,7 @@ class Answer:
     rung: Rung
     n_tokens: int
     left_out: list[str]  # a note on each law that these runs can't carry
+    verdicts: list[Verdict] = field(default_factory=list)
 
     @property
     def chosen(self) -> str:
@@ -79,7 +84,8 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
             upper=study.target.upper,
         )
 
-    chosen = fits[comparison.choice]
+    chosen = _measured(fits[comparison.choice], table)
+    fits[comparison.choice] = chosen
     refits = list(bootstrap(chosen, table.design(), replicates=REPLICATES))
     proposal = best(chosen, 8, refits)
     ratios = np.array([best(fit, 2, []).ratios for fit in refits])
@@ -95,23 +101,68 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
         rung,
         n_tokens,
         left_out,
+        _verdicts(study, table, chosen, proposal, refits),
     )
 
 
-def write_proposal(study: StudyConfig, answer: Answer, output: Path) -> Path:
+def _measured(fit: laws.Fit, table: RunTable) -> laws.Fit:
+    """The fit that knows how far its law errs between mixtures."""
+    seen = fit.size.applied(table.design())
+    between = differences(fit.law, seen)
+    return fit if between is None else replace(fit, provenance=fit.provenance | between.record())
+
+
+def _verdicts(
+    study: StudyConfig,
+    table: RunTable,
+    fit: laws.Fit,
+    proposal: advice.Optimum,
+    refits: list[laws.Fit],
+) -> list[Verdict]:
+    """Whether the proposal is better than the best mixture tried, and than the current one."""
+    design, target = table.design(), study.target
+    tried = tried_mixtures(table)
+    goal = MeanLoss.of(target.weights or None, design.targets)
+    return verdicts(
+        fit,
+        proposal,
+        tried=tried,
+        measured=measured_best(design, tried, goal),
+        current=_current(study),
+        refits=refits,
+        at=target.size,
+        cautions=past_the_cliff(study, table, proposal),
+        target_weights=target.weights or None,
+        lower=target.lower,
+        upper=target.upper,
+    )
+
+
+def _current(study: StudyConfig) -> tuple[str, np.ndarray] | None:
+    """The mixture (K,) that the study calls the current one, and what a sentence calls it."""
+    current = study.target.current
+    if current is None:
+        return None
+    named = isinstance(current, str)
+    ratios = study.mixtures[current] if named else current
+    called = f"{current}, {CURRENT}" if named else CURRENT
+    return called, np.array([ratios.get(domain, 0.0) for domain in study.domains])
+
+
+def write_proposal(study: StudyConfig, answer: Answer, output: Path, file: str = FILE) -> Path:
     """The target run under the proposed mixture, as a YAML that `olmo-mixlaw train` takes."""
     steps, n_tokens = whole_batches(study.target.tokens, answer.rung)
     ratios = answer.proposal.mixture(decimals=4)
     run = Run("proposed", answer.rung, "proposed", ratios, n_tokens, steps, study.seeds[0])
     output = output.resolve()
     data = output / "data"
-    config = olmo_config(study, run, data / "tokenizer.json", output / "proposed", data)
+    config = olmo_config(study, run, data / "tokenizer.json", output / Path(file).stem, data)
     comment = (
         f"# The mixture that {answer.chosen} proposes for {study.target.size} from the study "
-        f"{study.name!r}.\n# Train it: olmo-mixlaw train {shlex.quote(str(output / FILE))}\n"
+        f"{study.name!r}.\n# Train it: olmo-mixlaw train {shlex.quote(str(output / file))}\n"
     )
     values = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    return write_text(output / FILE, comment + values)
+    return write_text(output / file, comment + values)
 
 
 def knowledge(study: StudyConfig, table: RunTable) -> list[tuple[str, str]]:
@@ -156,15 +207,21 @@ def learning_ratio(recall: pd.Series) -> str:
 
 def warnings(study: StudyConfig, table: RunTable, answer: Answer) -> list[str]:
     """What the proposal doesn't show by itself: reaching too far, and the cliff of knowledge."""
-    unsure = [answer.comparison.verdict] if answer.comparison.verdict else []
-    said = [*unsure, *answer.left_out, *answer.proposal.warnings]
+    unsure = [answer.comparison.no_answer] if answer.comparison.no_answer else []
+    cliffs = past_the_cliff(study, table, answer.proposal)
+    return [*unsure, *answer.left_out, *answer.proposal.warnings, *cliffs]
+
+
+def past_the_cliff(study: StudyConfig, table: RunTable, proposal: advice.Optimum) -> list[str]:
+    """A caution for each domain whose facts the proposal has too little of to be learnt."""
+    said = []
     for domain, task in knowledge(study, table):
         recall = recall_by_size(table, domain, task)
         if recall.empty:
             continue
         largest = recall.iloc[-1]
         below, _ = learning_bracket(largest)
-        ratio = answer.proposal.mixture()[domain]
+        ratio = proposal.mixture()[domain]
         if below is not None and ratio <= below:
             said.append(
                 f"{domain} at {ratio:.2f} is short of the ratio at which the largest model trained "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,17 @@ from olmo_mixlaw.models.ladder import load_ladder
 from olmo_mixlaw.runs import Design
 from olmo_mixlaw.runs.table import WEIGHT_TOLERANCE
 from olmo_mixlaw.study.base import check_base
+from olmo_mixlaw.study.mixture_checks import MOST_OF_ANY, check_current, check_mixtures, check_name
 from olmo_mixlaw.study.plan import Run, groups, plan, rung_of, whole_batches
+from olmo_mixlaw.study.resources import check_resources
 from olmo_mixlaw.study.scoring import check_tasks
 from olmo_mixlaw.study.settings import StudyConfig
+from olmo_mixlaw.study.slurm import check_options
 from olmo_mixlaw.study.trainers import TRAINERS, check_models
 
 LEAST = {"tokenizer.vocab_size": 258}
 WHY = {"tokenizer.vocab_size": " (the bytes and two markers)"}
 # Beyond these no study would ever end: slips of the keyboard, or of a unit.
-MOST_OF_ANY = 1e16
 MOST = {
     "workers": 10_000,
     "checkpoint_every": 10**9,
@@ -47,12 +49,17 @@ MOST = {
 }
 SLURM_NUMBERS = ("minutes", "cpus", "memory_gb")
 MOST_SEED = 2**32 - 1
-LONGEST_NAME = 100  # bytes of what becomes a folder's or a column's name
 
 
 def check(study: StudyConfig, where: str) -> None:
     """Raises `ConfigError` naming file, key and what is accepted; `where` is the file."""
-    for key in ("name", "output", "sizes", "tokens", "domains", "mixtures", "seeds"):
+    check_grounds(study, where)
+    check_runs(study, where)
+
+
+def check_grounds(study: StudyConfig, where: str) -> None:
+    """The part of `check` that needs no mixtures: they may be drawn after it."""
+    for key in ("name", "output", "sizes", "tokens", "domains", "seeds"):
         if not getattr(study, key):
             raise ConfigError(f"{where}: {key}: at least one is needed")
     if Path(study.output).is_file():
@@ -65,7 +72,6 @@ def check(study: StudyConfig, where: str) -> None:
         if size not in ladder.rungs:
             raise unknown_name("size", size, ladder.rungs, f"{where}: {key}")
     _check_domains(study, where)
-    _check_mixtures(study, where)
     if len(set(study.sizes)) == 1 and study.target.size not in study.sizes:
         raise ConfigError(
             f"{where}: target.size: {study.target.size}: runs of one size ({study.sizes[0]}) can't "
@@ -82,10 +88,19 @@ def check(study: StudyConfig, where: str) -> None:
     for key in ("sizes", "tokens", "seeds", "laws"):
         _refuse_twice(getattr(study, key), f"{where}: {key}")
     check_tasks(study, where)
+
+
+def check_runs(study: StudyConfig, where: str) -> None:
+    """The rest of `check`: mixtures, the runs that they make, and what runs must be able to do."""
+    if not study.mixtures:
+        raise ConfigError(f"{where}: mixtures: at least one is needed")
+    check_mixtures(study, where)
     _check_groups(study, where)
     runs = plan(study)
     _check_runs(study, runs, where)
     check_models(runs, study.trainer, where)
+    check_resources(study, runs, where)
+    check_options(study, where)
     check_base(study, runs, where)
     possible_laws(study, runs, where)
 
@@ -134,30 +149,6 @@ def planned_design(study: StudyConfig, runs: list[Run]) -> Design:
         n_tokens,
         2.0 + scale[:, None] + 1 / (1 + ratios),
     )
-
-
-def check_ratios(ratios: Mapping[str, float], domains: Mapping[str, str], where: str) -> None:
-    """Raises `ConfigError` unless the ratios name known domains, are in [0, 1] and sum to 1."""
-    for domain, ratio in ratios.items():
-        if domain not in domains:
-            raise unknown_name("domain", domain, domains, where)
-        if not (math.isfinite(ratio) and 0 <= ratio <= 1):
-            raise ConfigError(f"{where}.{domain}: {ratio}: a ratio lies between 0 and 1")
-    total = sum(ratios.values())
-    if abs(total - 1) > WEIGHT_TOLERANCE:
-        raise ConfigError(f"{where}: the ratios sum to {total:.6g}, not 1")
-
-
-def check_name(name: str, where: str) -> None:
-    """Raises `ConfigError` for what can't be, or would leave, a folder of that name."""
-    plain = name.isprintable() and name.strip() == name and not set(name) & set('/\\:*?"<>|')
-    if not plain or not name or name.startswith("."):
-        raise ConfigError(
-            f'{where}: {name!r} becomes the name of files: give one without / \\ : * ? " < > | '
-            "that doesn't begin with a dot or a space"
-        )
-    if len(name.encode()) > LONGEST_NAME:
-        raise ConfigError(f"{where}: {name[:20]!r}...: longer than {LONGEST_NAME} bytes")
 
 
 def _check_numbers(study: StudyConfig, where: str) -> None:
@@ -217,45 +208,6 @@ def _check_domains(study: StudyConfig, where: str) -> None:
         open_dataset(uri, where=f"{place}.{domain}")
 
 
-def _check_mixtures(study: StudyConfig, where: str) -> None:
-    if len(study.mixtures) == 1:
-        raise ConfigError(
-            f"{where}: mixtures: one mixture: a study chooses among several; add another (one "
-            "model of one mixture: olmo-mixlaw train)"
-        )
-    for name, ratios in study.mixtures.items():
-        check_name(name, f"{where}: mixtures")
-        check_ratios(ratios, study.domains, f"{where}: mixtures.{name}")
-    for name in study.cuts:
-        if name not in study.mixtures:
-            raise unknown_name("mixture", name, study.mixtures, f"{where}: cuts")
-    _check_cuts(study.source_tokens, study, f"{where}: source_tokens")
-    for name, tokens in study.cuts.items():
-        _check_cuts(tokens, study, f"{where}: cuts.{name}")
-    domains = list(study.domains)
-    for (a, first), (b, second) in itertools.combinations(study.mixtures.items(), 2):
-        same = study.cuts.get(a) == study.cuts.get(b)
-        if same and all(
-            abs(first.get(d, 0.0) - second.get(d, 0.0)) <= WEIGHT_TOLERANCE for d in domains
-        ):
-            raise ConfigError(
-                f"{where}: mixtures.{b}: the same ratios as mixtures.{a}, so the same runs; remove "
-                "it, or add a seed to seeds for repeated runs"
-            )
-
-
-def _check_cuts(tokens: Mapping[str, float], study: StudyConfig, where: str) -> None:
-    """Raises `ConfigError` for tokens of no domain, or fewer than one sequence of any size."""
-    least = max(rung_of(study, size).context for size in study.sizes)
-    for domain, count in tokens.items():
-        if domain not in study.domains:
-            raise unknown_name("domain", domain, study.domains, where)
-        if not least <= count <= MOST_OF_ANY:
-            raise ConfigError(
-                f"{where}.{domain}: {count:g}: expected at least one sequence ({least} tokens)"
-            )
-
-
 def _check_target(study: StudyConfig, where: str) -> None:
     target = study.target
     for key in ("weights", "bounds"):
@@ -269,6 +221,7 @@ def _check_target(study: StudyConfig, where: str) -> None:
             )
     if target.weights and not sum(target.weights.values()) > 0:
         raise ConfigError(f"{where}: target.weights: all are 0; one at least must be above")
+    check_current(study, where)
     for domain, bounds in target.bounds.items():
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
             raise ConfigError(

@@ -13,6 +13,7 @@ from olmo_mixlaw.datasets.memmap import dtype_for
 from olmo_mixlaw.errors import CheckpointError, ConfigError
 from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.study.plan import CORE, Run, cuts_of, vocabulary
+from olmo_mixlaw.study.resources import core_micro_batch, precision_for
 from olmo_mixlaw.study.settings import StudyConfig
 from olmo_mixlaw.training_core import saved
 from olmo_mixlaw.training_core.models import rung_section
@@ -74,7 +75,8 @@ def core_config(
             "alpha_f": 0.0,
         },
         "max_grad_norm": 1.0,
-        "precision": "fp32",
+        "precision": precision_for(study),
+        **core_micro_batch(study, rung),
         "save_folder": str(save_folder.resolve()),
         "save_interval": study.checkpoint_every,
         "keep_checkpoints": 1,

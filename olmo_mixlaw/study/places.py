@@ -15,6 +15,7 @@ from olmo_mixlaw.errors import ConfigError
 
 FILE = "study.yaml"
 SHARED = "shared.json"
+RUNS = "runs"
 TOKENIZER = Path("data") / "tokenizer.json"
 INSIDE = 5  # folders from a checkpoint up to its study
 

@@ -16,6 +16,7 @@ from olmo_mixlaw.datasets import load_tokenizer
 from olmo_mixlaw.datasets.memmap import dtype_for
 from olmo_mixlaw.datasets.tokenizer import PADDING, end_of_text
 from olmo_mixlaw.models.ladder import Ladder, Rung, load_ladder, short
+from olmo_mixlaw.study.resources import micro_batch, precision_for
 from olmo_mixlaw.study.settings import StudyConfig, TokenizerConfig
 from olmo_mixlaw.training_core.config import TRAINER as CORE
 
@@ -46,7 +47,8 @@ def plan(study: StudyConfig) -> list[Run]:
                 run_id = f"{size}-{mixture}-{short(tokens)}-s{seed}"
                 ratios = study.mixtures[mixture]
                 runs.append(Run(run_id, rung, mixture, ratios, n_tokens, steps, seed))
-    return sorted(runs, key=lambda run: -run.rung.n_active * run.n_tokens)
+    active = {run.rung.name: run.rung.n_active for run in runs}
+    return sorted(runs, key=lambda run: -active[run.rung.name] * run.n_tokens)
 
 
 def groups(study: StudyConfig) -> list[tuple[str, int, list[str], list[int]]]:
@@ -148,8 +150,8 @@ def olmo_config(
         "save_num_unsharded_checkpoints_to_keep": 1,
         "max_duration": run.steps,
         "global_train_batch_size": rung.batch_sequences,
-        "device_train_microbatch_size": rung.batch_sequences,
-        "precision": "fp32",
+        "device_train_microbatch_size": micro_batch(study, rung),
+        "precision": precision_for(study),
         "max_grad_norm": 1.0,
         "console_log_interval": 50,
         "data": {

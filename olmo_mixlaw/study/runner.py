@@ -1,203 +1,208 @@
-"""Run a study's plan side by side on this machine, showing progress.
+"""Carry a study's plan out, on this machine or on a cluster, showing progress.
 
-Torch and the trainer are imported once, in a server process from which every run is forked; a run
-that was finished before is skipped, one that was cut off goes on from its checkpoint.
+A run that was finished before is skipped, and one that was cut off goes on from its checkpoint. One
+that fails is tried again where that may help, and put aside where it may not; the rest goes on.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import multiprocessing
-import os
-import signal
-import sys
 import time
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
 
-from olmo_mixlaw.errors import MixlawError
+from olmo_mixlaw.study.claims import Claims
+from olmo_mixlaw.study.executor import Ended, Executor
+from olmo_mixlaw.study.failures import (
+    AGAIN,
+    DONE,
+    FAILED,
+    GOES_ON,
+    LOG,
+    NO_FAULT,
+    Failure,
+    judge,
+    put_aside,
+    put_aside_before,
+    take_back,
+)
 from olmo_mixlaw.study.plan import Run
-from olmo_mixlaw.study.worker import CHECKPOINTS, DONE, LOG, main
+from olmo_mixlaw.study.progress import Progress, StudyError
+from olmo_mixlaw.study.worker import CHECKPOINTS
 
-POLL = 0.5  # seconds between looks at the workers
-STATUS_EVERY = 20.0  # seconds between status lines where the output is no terminal
-
-
-class StudyError(MixlawError):
-    """A run of the study failed; what the others did is kept."""
+MOST_LOOKS = 50  # at runs that others have, before what is under way is looked at again
+MOST_LOST = 3  # times that a run is submitted again for no fault of its own
 
 
 def run_all(
-    runs: list[Run], folders: dict[str, Path], evaluation: dict, workers: int, preloaded: list[str]
-) -> None:
-    """Train and score every run that isn't finished, `workers` at a time.
+    runs: Sequence[Run],
+    folders: dict[str, Path],
+    executor: Executor,
+    *,
+    retries: int = 1,
+    retry_failed: bool = False,
+    finished: Callable[[], object] | None = None,
+) -> dict[str, Failure]:
+    """Train and score every run that isn't finished; those that failed, by name.
 
-    `folders` gives each run's folder, which holds its `config.yaml`; `preloaded` are the modules
-    that every run imports. Raises `StudyError` naming
-    the first failed run and its log; runs that are under way then are ended and can go on later.
+    `folders` gives each run's folder, which holds its `config.yaml`. A run is tried `retries` times
+    more where that may help; one that was put aside by an earlier call is left there unless
+    `retry_failed`. `finished` is called after runs that finish. Raises `StudyError` for a full
+    disk, and whatever the executor raises; runs that are under way then can go on later.
     """
     waiting = [run for run in runs if not (folders[run.run_id] / DONE).is_file()]
-    progress = Progress(runs, folders, len(runs) - len(waiting), workers)
+    progress = Progress(list(runs), folders, len(runs) - len(waiting), executor.at_once)
     if not waiting:
         progress.say(f"all {len(runs)} runs are finished already")
-        return
-    os.environ["OMP_NUM_THREADS"] = "1"  # before the server imports torch
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(preloaded)
-    _start_server()
-    running: dict[str, tuple[Run, BaseProcess]] = {}
+        return {}
+    book = _Book(folders, retries, progress, finished)
+    waiting = book.without_put_aside(waiting, retry_failed)
+    claims, of_name = Claims(), {run.run_id: run for run in runs}
+    running = set(executor.adopt(waiting, lambda name: claims.take(folders[name])))
+    waiting = [run for run in waiting if run.run_id not in running]
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                run = waiting.pop(0)
-                folder = folders[run.run_id]
-                process = context.Process(target=main, args=(str(folder), evaluation))
-                process.start()
-                running[run.run_id] = (run, process)
-            time.sleep(POLL)
-            for run, ended in list(running.values()):
-                if ended.is_alive():
-                    continue
-                ended.join()
-                del running[run.run_id]
-                check_run(folders[run.run_id], ended.exitcode)
-                progress.finished(run)
-            progress.show([run for run, _ in running.values()], waiting)
+            for folder in claims.beat():  # others have taken what this process slept over
+                if folder.name in running:
+                    executor.leave(folder.name)
+                    running.discard(folder.name)
+                    waiting.append(of_name[folder.name])
+            chosen, waiting = _chosen(waiting, executor.room(), claims, book)
+            begun = set(executor.submit(chosen, folders)) if chosen else set()
+            running |= begun
+            waiting = [run for run in chosen if run.run_id not in begun] + waiting
+            time.sleep(executor.pause)
+            for ended in executor.poll():
+                running.discard(ended.run_id)
+                if book.again(of_name[ended.run_id], ended):
+                    waiting.append(of_name[ended.run_id])
+                else:
+                    claims.drop(folders[ended.run_id])
+            progress.show([run for run in runs if run.run_id in running], waiting)
     finally:
-        for _, stopped in running.values():
-            stopped.terminate()
-        for _, stopped in running.values():
-            stopped.join(10)
+        executor.close()
+        claims.drop_all()
+        progress.close()
+    return book.failed
 
 
-def _start_server() -> None:
-    """Start the process that runs are forked from, deaf to the interrupt key.
+def _chosen(
+    waiting: list[Run], room: int, claims: Claims, book: _Book
+) -> tuple[list[Run], list[Run]]:
+    """Runs to start now, which nobody else works on, and those that wait on.
 
-    The study's own process hears it and ends them all; they would each print where they were.
+    What others have finished or put aside meanwhile is neither.
     """
-    resource_tracker.ensure_running()  # begun later, it would unblock the signal again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    chosen: list[Run] = []
+    theirs: list[Run] = []
+    for place, run in enumerate(waiting):
+        if len(chosen) >= room or len(theirs) >= MOST_LOOKS:
+            return chosen, waiting[place:] + theirs
+        if not claims.take(book.folder(run)):
+            theirs.append(run)
+        elif book.is_settled(run):
+            claims.drop(book.folder(run))
+        else:
+            book.open(run)
+            chosen.append(run)
+    return chosen, theirs
 
 
-def check_run(folder: Path, exitcode: int | None) -> None:
-    """Raises `StudyError`, with what the run left in `error.txt`, unless it is finished."""
-    if (folder / DONE).is_file():
-        return
-    error = folder / "error.txt"
-    if error.is_file():
-        reason = error.read_text(encoding="utf-8").strip().splitlines()[-1]
-        error.unlink()
-    else:
-        reason = "it ended without a result" + (f", code {exitcode}" if exitcode else "")
-    raise StudyError(f"run {folder.name}: {reason} (its log: {folder / LOG})")
-
-
-def seconds_of(folder: Path) -> dict[str, float]:
-    """How long a finished run took. Raises `StudyError` for a file that is not the run's own."""
-    try:
-        said = json.loads((folder / DONE).read_text(encoding="utf-8"))["seconds"]
-        return {key: float(said[key]) for key in ("train", "evaluate")}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StudyError(
-            f"{folder / DONE}: is not what a finished run leaves; remove it and the run goes on"
-        ) from None
-
-
-class Progress:
-    """Says what is finished, what runs and about how long the rest will take.
-
-    On a terminal the status line is rewritten in place; elsewhere it is printed now and then.
-    """
+class _Book:
+    """What is known of runs that ended without a result."""
 
     def __init__(
         self,
-        runs: list[Run],
         folders: dict[str, Path],
-        done: int,
-        workers: int,
-        out: TextIO | None = None,
+        retries: int,
+        progress: Progress,
+        finished: Callable[[], object] | None,
     ) -> None:
-        self.out = out or sys.stdout
-        self.folders = folders
-        self.total = len(runs)
-        self.done = done
-        self.workers = workers
-        self._began: dict[str, tuple[float, int]] = {}
-        self._pace: dict[str, float] = {}  # size -> seconds a step, as last seen
-        self._shown = 0.0
-        self._width = 0
-        if 0 < done < self.total:
-            self.say(f"{done} of {self.total} runs are finished already")
+        self.failed: dict[str, Failure] = {}
+        self._folders = folders
+        self._retries = retries
+        self._progress = progress
+        self._finished = finished
+        self._tries: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
+        self._reached: dict[str, int] = {}
 
-    def say(self, line: str) -> None:
-        if self._width:
-            self.out.write("\r" + " " * self._width + "\r")
-            self._width = 0
-        print(line, file=self.out, flush=True)
+    def without_put_aside(self, runs: list[Run], retry_failed: bool) -> list[Run]:
+        """Those `runs` that are to be tried; the others count as failed."""
+        left = []
+        for run in runs:
+            folder = self._folders[run.run_id]
+            if retry_failed:
+                (folder / FAILED).unlink(missing_ok=True)
+            failure = put_aside_before(folder)
+            if failure is None:
+                left.append(run)
+            else:
+                self.failed[run.run_id] = failure
+                self._progress.say(f"{run.run_id}: failed before ({failure.reason}), left aside")
+        return left
 
-    def finished(self, run: Run) -> None:
-        self.done += 1
-        seconds = seconds_of(self.folders[run.run_id])
-        width = len(str(self.total))
-        self.say(
-            f"[{self.done:{width}}/{self.total}] {run.run_id:24} trained in "
-            f"{seconds['train']:.0f} s, scored in {seconds['evaluate']:.0f} s"
-        )
+    def folder(self, run: Run) -> Path:
+        return self._folders[run.run_id]
 
-    def show(self, running: list[Run], waiting: list[Run]) -> None:
-        now = time.monotonic()
-        steps = {run.run_id: last_step(self.folders[run.run_id]) for run in running}
-        for run in running:
-            began, first = self._began.setdefault(run.run_id, (now, steps[run.run_id]))
-            if steps[run.run_id] > first:
-                self._pace[run.rung.name] = (now - began) / (steps[run.run_id] - first)
-        terminal = self.out.isatty()
-        if not running or (not terminal and now - self._shown < STATUS_EVERY):
-            return
-        self._shown = now
-        parts = [f"{run.run_id} {steps[run.run_id]}/{run.steps}" for run in running]
-        line = f"{self.done}/{self.total} done, running {', '.join(parts)}"
-        if self._pace:
-            # A size that has not run yet counts as the slowest seen: dearest runs come first.
-            slowest = max(self._pace.values())
-            left = sum(
-                (run.steps - steps.get(run.run_id, 0)) * self._pace.get(run.rung.name, slowest)
-                for run in [*running, *waiting]
+    def is_settled(self, run: Run) -> bool:
+        """Whether others have finished the run, or have put it aside."""
+        failure = put_aside_before(self.folder(run))
+        if failure is not None:
+            self.failed[run.run_id] = failure
+            self._progress.say(f"{run.run_id}: failed elsewhere: {failure.reason}")
+            return True
+        if (self.folder(run) / DONE).is_file():
+            self._is_finished(run)
+            return True
+        return False
+
+    def open(self, run: Run) -> None:
+        """A run begins, or goes on: what was said of earlier ends counts no more."""
+        take_back(self.folder(run))
+        self._reached.setdefault(run.run_id, newest_step(self.folder(run)))
+
+    def _is_finished(self, run: Run) -> None:
+        self._progress.finished(run)
+        if self._finished is not None:
+            self._finished()
+
+    def again(self, run: Run, ended: Ended) -> bool:
+        """Whether the run that ended is to be tried again. One that is given up is put aside.
+
+        Raises `StudyError` where the disk is full: the others would only fail too.
+        """
+        name, folder = run.run_id, self._folders[run.run_id]
+        failure = judge(folder, ended, self._tries.get(name, 0) + 1)
+        if failure is None:
+            self._is_finished(run)
+            return False
+        if failure.kind == "disk":
+            raise StudyError(
+                f"{folder}: {failure.reason}; make room and start the study again: nothing that is "
+                "finished is lost"
             )
-            line += f", at most {duration(left / self.workers)} left"
-        if terminal:
-            self.out.write("\r" + line.ljust(self._width))
-            self.out.flush()
-            self._width = len(line)
-        else:
-            self.say(line)
+        if self._counts_out(name, failure.kind, newest_step(folder)):
+            put_aside(folder, failure)
+            self.failed[name] = failure
+            self._progress.say(f"{name}: failed: {failure.reason} (its log: {folder / LOG})")
+            return False
+        self._progress.say(f"{name}: {failure.reason}; it is started again")
+        return True
+
+    def _counts_out(self, name: str, kind: str, step: int) -> bool:
+        """Count one more failure of that kind, at that checkpoint; whether it was one too many."""
+        further = step > self._reached.get(name, 0)
+        self._reached[name] = step
+        if kind in GOES_ON and further:
+            return False
+        if kind in NO_FAULT:
+            self._lost[name] = self._lost.get(name, 0) + 1
+            return self._lost[name] > MOST_LOST
+        self._tries[name] = self._tries.get(name, 0) + 1
+        return kind not in AGAIN or self._tries[name] > self._retries
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it: 45 s, 6 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def last_step(folder: Path) -> int:
-    """The last training step that the run's metrics file holds; 0 before the first."""
-    try:
-        with open(folder / CHECKPOINTS / "metrics.csv", "rb") as file:
-            header = file.readline().decode()
-            file.seek(0, os.SEEK_END)
-            # Far more than a row, whose numbers may be longer than their names.
-            file.seek(max(len(header), file.tell() - 4096 - 8 * len(header)))
-            lines = file.read().decode(errors="replace").splitlines()
-        column = next(csv.reader([header])).index("step")
-        return int(float(next(csv.reader([lines[-1]]))[column]))
-    except (OSError, ValueError, OverflowError, IndexError, StopIteration):
-        return 0
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint that a run has; 0 where it has none."""
+    names = [p.name.removesuffix("-unsharded") for p in (folder / CHECKPOINTS).glob("step*")]
+    return max((int(n[4:]) for n in names if n[4:].isdigit()), default=0)

@@ -43,6 +43,9 @@ class TargetConfig:
     tokens: int = MISSING
     weights: dict[str, float] = field(default_factory=dict)  # of the objective; none: equal
     bounds: dict[str, list[float]] = field(default_factory=dict)  # domain -> [least, most]
+    # What would be trained otherwise, that the proposal is compared with: one of the mixtures by
+    # its name, or ratios.
+    current: Any = None
 
     @property
     def lower(self) -> dict[str, float]:
@@ -56,16 +59,37 @@ class TargetConfig:
 
 
 @dataclass
+class TrainingConfig:
+    """How runs are computed, whatever computes them."""
+
+    precision: str = "fp32"  # or bf16: mixed, with weights in fp32
+    micro_batch: int | None = None  # sequences that one process handles at a time; None: all
+    device: str = "auto"  # cpu, cuda (there must be one), or auto: a GPU where there is one
+
+
+@dataclass
+class LocalConfig:
+    """What each run has of this machine; None: one of its GPUs in turn, and one thread."""
+
+    gpus: int | None = None  # of its own; several share a run, a process each
+    threads: int | None = None  # a process; each run keeps to processors of its own
+
+
+@dataclass
 class SlurmConfig:
     """What a run asks of the cluster; absent keys are left to the cluster's defaults."""
 
     minutes: int = 60
-    cpus: int = 1
-    gpus: int = 0
-    memory_gb: float = 8
+    cpus: int = 1  # a node
+    gpus: int = 0  # a node; several, or several nodes, share a run, a process a GPU
+    memory_gb: float = 8  # a node
+    nodes: int = 1
     partition: str | None = None
     account: str | None = None
     constraint: str | None = None
+    qos: str | None = None
+    setup: list[str] = field(default_factory=list)  # lines of shell before a run: module load
+    sbatch: dict[str, str] = field(default_factory=dict)  # more of sbatch's own options
 
 
 @dataclass
@@ -79,17 +103,81 @@ class RunsConfig:
 
 
 @dataclass
+class GridConfig:
+    """Every mixture whose ratios are multiples of `step`, within limits."""
+
+    step: float = MISSING
+    at_least: dict[str, float] = field(default_factory=dict)
+    at_most: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class SwarmConfig:
+    """`n` mixtures drawn about a prior, as `olmo-mixlaw swarm` draws them.
+
+    Without a prior all domains weigh the same. The other defaults are those of
+    `olmo_mixlaw.swarm.draws`.
+    """
+
+    n: int = MISSING
+    method: str = "dirichlet"
+    seed: int = 0
+    prior: dict[str, float] = field(default_factory=dict)
+    min_strength: float | None = None
+    max_strength: float | None = None
+    temperature: float = 1.0
+    apart: float | None = None
+    least_ratio: float | None = None
+    at_least: dict[str, float] = field(default_factory=dict)
+    at_most: dict[str, float] = field(default_factory=dict)
+    keep: list[str] = field(default_factory=list)  # domains that every mixture has
+
+
+@dataclass
+class PlannerConfig:
+    """The runs that tell most about the target for a budget, as `olmo-mixlaw design` plans them.
+
+    Offered are the study's sizes and tokens at `n` drawn mixtures within the target's bounds, and
+    at those that are listed.
+    """
+
+    budget: str = MISSING  # FLOPs
+    n: int = 200
+    seed: int = 0
+    laws: list[str] = field(default_factory=list)  # to be told apart; none: the planner's own
+
+
+@dataclass
+class TableConfig:
+    """Mixtures of a CSV with a column a domain, as `olmo-mixlaw swarm` writes one."""
+
+    path: str = MISSING
+
+
+@dataclass
+class DrawnConfig:
+    """How mixtures are made that the file doesn't list; `listed` are the names of those it does."""
+
+    grid: GridConfig | None = None
+    swarm: SwarmConfig | None = None
+    planner: PlannerConfig | None = None
+    table: TableConfig | None = None
+    listed: list[str] = field(default_factory=list)
+
+
+@dataclass
 class StudyConfig:
     """A study file. Sizes x mixtures x tokens x seeds are trained, each a run."""
 
     name: str = MISSING
     output: str = MISSING
     ladder: str = MISSING
-    sizes: list[str] = MISSING
-    tokens: list[int] = MISSING
     domains: dict[str, str] = MISSING  # domain -> dataset URI, or token files
-    mixtures: dict[str, dict[str, float]] = MISSING  # name -> ratios by tokens
     target: TargetConfig = MISSING
+    sizes: list[str] = field(default_factory=list)  # those of `runs`, where these are given
+    tokens: list[int] = field(default_factory=list)  # likewise
+    mixtures: dict[str, dict[str, float]] = field(default_factory=dict)  # name -> ratios by tokens
+    drawn: DrawnConfig | None = None  # stands in files as a recipe among the mixtures
     trainer: str = "olmo"  # what trains the runs: olmo, or olmo-core
     match_repeats: bool = False  # cut every source, so that runs repeat it as the target will
     source_tokens: dict[str, float] = field(default_factory=dict)  # domain -> what it is cut to
@@ -104,4 +192,7 @@ class StudyConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_every: int = 250  # steps; a killed run goes on from its last checkpoint
     workers: int = 2  # runs side by side, one thread each
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    local: LocalConfig = field(default_factory=LocalConfig)
     slurm: SlurmConfig | None = None  # None: on this machine
+    retries: int = 1  # tries more of a run that was killed, ran out of time or memory

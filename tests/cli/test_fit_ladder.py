@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +33,24 @@ def test_a_studys_largest_size_is_predicted(folder: Path, capsys: pytest.Capture
     assert (out / "ladder.png").stat().st_size > 10_000
     errors = pd.read_csv(out / "predictions.csv")["error"].abs()
     assert errors.mean() < 2
+
+
+def test_the_best_mixture_at_a_target_is_told_from_the_next_or_not(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    how = ["--runs", str(folder), "--replicates", "2", "--out", str(folder / "out"), "--json"]
+    assert run(fit_ladder, [*how, "--target", "big=6.4e8,1e9"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    [judged] = found["verdicts"]
+    rows = pd.DataFrame(found["predictions"])
+    mean = rows[rows["model"] == "big"].groupby("run")["predicted"].mean().sort_values()
+    first, second = (name.removeprefix("mixture of ") for name in mean.index[:2])
+    assert judged["against"] == f"{second}, the next best"
+    assert judged["sentence"].startswith(f"{first}, the best mixture tried, is predicted to lower")
+    assert judged["gain"] == pytest.approx(100 * (1 - mean.iloc[0] / mean.iloc[1]))
+    assert judged["low"] < judged["gain"] < judged["high"]
+    assert run(fit_ladder, how) == 0  # no target: a size held out, and no choice to make
+    assert json.loads(capsys.readouterr().out)["verdicts"] == []
 
 
 def test_a_table_of_tasks_goes_through_the_two_steps(

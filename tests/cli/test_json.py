@@ -58,9 +58,11 @@ def said_by_optimize(found: dict[str, Any]) -> list[str]:
     ends = [f"{row['low']:.4f} {row['high']:.4f}" for row in found["ranges"]]
     mean = f"predicted mean loss {found['objective']['value']:.4f} {found['unit']}"
     path = [f"{row['objective']:.4f}" for row in found["path"]]
+    [judged] = found["verdicts"]
+    assert judged["low"] < judged["gain"] < judged["high"]
     cautions = [f"caution: {note}" for note in found["warnings"]]
     assert cautions
-    return [*losses, *ratios, *ends, mean, *path, *cautions]
+    return [*losses, *ratios, *ends, mean, *path, *cautions, judged["sentence"]]
 
 
 def said_by_predict(found: dict[str, Any]) -> list[str]:
@@ -114,7 +116,7 @@ def test_the_document_says_what_the_text_says(
     found = only_json(out)
     if command in ("fit", "compare", "optimize", "predict"):
         assert found["unit"] == "nats"
-        assert {"verdict", "warnings", "saved"} <= set(found)
+        assert {"no_answer", "warnings", "saved"} <= set(found)
     for text in said(found):
         assert squeezed(text) in shown
     assert "Traceback" not in err
@@ -150,14 +152,14 @@ def test_no_answer_is_a_field(
 ) -> None:
     monkeypatch.chdir(folder)
     assert mixlaw("fit", "--table", "table", "--law", "no_mixture", "--json") == 0
-    assert only_json(capsys.readouterr().out)["verdict"].startswith("NO ANSWER")
+    assert only_json(capsys.readouterr().out)["no_answer"].startswith("NO ANSWER")
     assert mixlaw("optimize", "fit.json", *SCALE, "--json") == 0
-    assert only_json(capsys.readouterr().out)["verdict"].startswith("NO ANSWER")
+    assert only_json(capsys.readouterr().out)["no_answer"].startswith("NO ANSWER")
     assert mixlaw("compare", "--table", "table", "--laws", "no_mixture", "--json") == 0
-    assert only_json(capsys.readouterr().out)["verdict"].startswith("NO ANSWER")
+    assert only_json(capsys.readouterr().out)["no_answer"].startswith("NO ANSWER")
 
 
-def test_an_answer_has_no_verdict_and_notes_go_to_standard_error(
+def test_an_answer_is_no_refusal_and_notes_go_to_standard_error(
     folder: Path, mixlaw: Command, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -165,7 +167,7 @@ def test_an_answer_has_no_verdict_and_notes_go_to_standard_error(
     assert mixlaw("fit", *how) == 0
     out, err = capsys.readouterr()
     found = only_json(out)
-    assert (found["verdict"], found["held_out"], found["level"]) == (None, None, 0.9)
+    assert (found["no_answer"], found["held_out"], found["level"]) == (None, None, 0.9)
     assert "24 runs, 4 domains" in err
     assert "saved to fit.json" in err
     assert "drew f.svg" in err

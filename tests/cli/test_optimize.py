@@ -132,3 +132,59 @@ def test_a_file_that_is_no_fit_is_named(
     path.write_text('{"format": 2, "law": {"name": "transfer", "options": null}, "scene": {}}')
     assert mixlaw("optimize", path) == 2
     assert f"{path}: not a saved fit" in capsys.readouterr().err
+
+
+WHERE = ("--n-params", 1e8, "--n-tokens", 1e9)
+
+
+def test_the_mixture_is_judged_against_the_best_tried_and_the_current(
+    folder: Path, fitted: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    now = "web=.97,code=.01,wiki=.01,math=.01"
+    assert mixlaw("optimize", fitted, *WHERE, "--current", now, "--json") == 0
+    tried, current = json.loads(capsys.readouterr().out)["verdicts"]
+    assert (tried["against"], current["against"]) == ("the best tried", "the current")
+    assert current["kind"] == "distinguishable"
+    assert current["mixture"]["web"] == pytest.approx(0.97)
+    assert 0 < current["low"] < current["gain"] < current["high"]
+    assert tried["gain"] < current["gain"]
+    mixture = folder / "now.yaml"
+    mixture.write_text("mixture:\n  ratios: {web: 0.97, code: 0.01, wiki: 0.01, math: 0.01}\n")
+    assert mixlaw("optimize", fitted, *WHERE, "--current", mixture) == 0
+    assert current["sentence"] in capsys.readouterr().out
+
+
+def test_mixtures_have_their_names_where_the_table_is_given(
+    folder: Path, fitted: Path, mixlaw: Command, capsys: pytest.CaptureFixture
+) -> None:
+    table = ("--table", folder / "table")
+    assert mixlaw("optimize", fitted, *WHERE, *table, "--current", "run3", "--json") == 0
+    tried, current = json.loads(capsys.readouterr().out)["verdicts"]
+    assert re.fullmatch(r"run[0-7], the best tried", tried["against"])
+    assert current["against"] == "run3, the current"
+    # The same without held-out errors in the file: they are measured on the table.
+    plain = folder / "plain.json"
+    assert mixlaw("fit", "--table", folder / "table", "--no-held-out", "--out", plain) == 0
+    capsys.readouterr()
+    assert mixlaw("optimize", plain, *WHERE, *table, "--current", "run3", "--json") == 0
+    again = json.loads(capsys.readouterr().out)["verdicts"][1]
+    assert again["low"] == pytest.approx(current["low"])
+    assert mixlaw("optimize", plain, *WHERE, "--json") == 0
+    [unknown] = json.loads(capsys.readouterr().out)["verdicts"]
+    assert (unknown["kind"], unknown["low"], unknown["high"]) == ("can't tell", None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("run3", "--current: expected DOMAIN=H or a YAML of a mixture, found 'run3'"),
+        ("web=.5,code=.1", "the ratios must not be negative and sum to 1, found 0.6"),
+        ("wep=1", "did you mean 'web'"),
+        ("nowhere.yaml", "nowhere.yaml"),
+    ],
+)
+def test_a_current_mixture_that_is_none_is_refused(
+    fitted: Path, mixlaw: Command, capsys: pytest.CaptureFixture, given: str, message: str
+) -> None:
+    assert mixlaw("optimize", fitted, *WHERE, "--current", given) == 2
+    assert message in capsys.readouterr().err

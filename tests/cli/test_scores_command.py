@@ -139,7 +139,8 @@ def test_the_text_says_what_is_gained_and_what_is_not_known(
     assert "all.yaml: rest: none of its tasks can be predicted, left out" in shown.err
     assert "current: the mean of the 8 mixtures tried" in shown.out
     assert "dropped: riddle: no smaller model is above chance" in shown.out
-    assert "the weighted mean score gains +" in shown.out or "no gain is certain" in shown.out
+    assert "The proposed mixture is predicted to " in shown.out
+    assert " points (90 % interval" in shown.out
     assert figure.stat().st_size > 5000
 
 
@@ -155,6 +156,13 @@ def test_the_current_mixture_as_it_is_given(
         answers.append(found(capsys))
     assert answers[0] == answers[1]
     assert [row["current"] for row in answers[0]["mixtures"]] == [0.5, 0.3, 0.2, 0.0]
+    [judged] = answers[0]["verdicts"]
+    assert (judged["against"], judged["unit"]) == ("the current (as given)", "points")
+    mean = answers[0]["mean"]
+    assert judged["gain"] == pytest.approx(100 * mean["gain"])
+    # No surer than the curves and the luck of runs let it be.
+    assert judged["low"] <= 100 * mean["low"]
+    assert judged["high"] >= 100 * mean["high"]
 
 
 def test_a_current_mixture_outside_the_bounds_is_said(

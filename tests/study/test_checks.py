@@ -202,7 +202,10 @@ def test_plan_and_status_as_json(study_file, tmp_path, capsys):
     (run / "config.yaml").write_text("x: 1")
     assert cli.run(cli.app, ["study", "status", str(tmp_path / "out"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said == {"runs": [{"run_id": "a", "finished": False, "step": 0}], "finished": 0}
+    assert said["finished"] == said["steps"] == 0
+    assert [(run["run_id"], run["state"], run["step"]) for run in said["runs"]] == [
+        ("a", "waiting", 0)
+    ]
 
 
 @pytest.mark.parametrize("package", ["torch", "olmo"])
@@ -218,6 +221,7 @@ def test_a_missing_trainer_is_said_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.olmo
 def test_a_planted_lock_is_refused_and_not_emptied(study_file, tmp_path, capsys):
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -229,7 +233,7 @@ def test_a_planted_lock_is_refused_and_not_emptied(study_file, tmp_path, capsys)
 
 
 def test_damaged_files_of_a_run_are_one_line(tmp_path):
-    from olmo_mixlaw.study.runner import StudyError, seconds_of
+    from olmo_mixlaw.study.progress import StudyError, seconds_of
 
     for text in ("", "[]", '{"seconds": 3}', '{"seconds": {"train": "x", "evaluate": 1}}', "{"):
         (tmp_path / "run.json").write_text(text)
@@ -238,7 +242,7 @@ def test_damaged_files_of_a_run_are_one_line(tmp_path):
 
 
 def test_a_metrics_file_that_is_damaged_shows_no_progress(tmp_path):
-    from olmo_mixlaw.study.runner import last_step
+    from olmo_mixlaw.study.progress import last_step
 
     (tmp_path / "checkpoints").mkdir()
     for text in ("", "step", "step,loss\ninf,3", "step,loss\nx,3", "loss\n3", "\0"):

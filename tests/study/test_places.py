@@ -8,9 +8,9 @@ import yaml
 from olmo_mixlaw.cli import app as cli
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.study.config import folder_of, load_study, save_study
+from olmo_mixlaw.study.folders import check_same_study, in_common, write_configs
 from olmo_mixlaw.study.places import moved, moved_tokenizer
 from olmo_mixlaw.study.plan import plan
-from olmo_mixlaw.study.run import _shared, check_same_study, write_configs
 
 TEXT = "mixlaw:text?corpus=wikipedia"
 
@@ -26,9 +26,11 @@ def begun(study_file, tmp_path):
     out = project / "out"
     study = load_study(path)
     (out / "study.yaml").write_text(save_study(study))
-    (out / "shared.json").write_text(json.dumps({**_shared(study), "output": str(out)}))
+    (out / "shared.json").write_text(json.dumps({**in_common(study), "output": str(out)}))
     (out / "data" / "tokenizer.json").write_text("{}")
-    write_configs(study, plan(study), out, out / "data" / "tokenizer.json")
+    folders = write_configs(study, plan(study), out, out / "data" / "tokenizer.json")
+    for folder in folders.values():
+        (folder / "log.txt").touch()
     return project
 
 
