@@ -18,8 +18,8 @@ from answers import LOOSE
 from tables import find, load_sizes
 
 from olmo_mixlaw.laws.fitting import fit
-from olmo_mixlaw.report.figures import ACCENT, STYLE
-from olmo_mixlaw.report.law_figures import GREY, save
+from olmo_mixlaw.report.law_figures import save
+from olmo_mixlaw.report.style import ACCENT, GREY, STYLE
 
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE.parent / "docs" / "images"

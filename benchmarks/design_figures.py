@@ -14,8 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from olmo_mixlaw.report.figures import ACCENT, STYLE
-from olmo_mixlaw.report.law_figures import GREY, save
+from olmo_mixlaw.report.law_figures import save
+from olmo_mixlaw.report.style import ACCENT, GREY, STYLE
 
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE.parent / "docs" / "images"

@@ -315,6 +315,12 @@ class MixTrainer(Trainer):
         for record in (self.metrics, self.evals):
             if record is not None:
                 record.close()
+        if self.cfg.wandb is not None:
+            import wandb
+
+            # OLMo would end its run with an argument that W&B has dropped.
+            if wandb.run is not None:
+                wandb.finish(exit_code=exit_code)
         super().close(exit_code)
 
 

@@ -318,8 +318,8 @@ def _dataset(folder: Path) -> Any:
 
 def _status(folder: Path) -> Any:
     from olmo_mixlaw.study.config import load_study
+    from olmo_mixlaw.study.progress import last_step, seconds_of
     from olmo_mixlaw.study.run import check_same_study
-    from olmo_mixlaw.study.runner import last_step, seconds_of
 
     check_same_study(load_study(folder / "study.yaml"), folder)
     last_step(folder)
