@@ -14,7 +14,7 @@ BEAKER := beaker-py beaker-gantry GitPython
 PIP := -m pip install -q --disable-pip-version-check
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: gpu quickstart quickstart-core test test-slow test-all test-core test-core-slow lint setup \
+.PHONY: docs gpu quickstart quickstart-core test test-slow test-all test-core test-core-slow lint setup \
 	setup-core clean
 
 quickstart: setup  ## train a ladder of micro models on this machine and open questions to a report
@@ -38,6 +38,9 @@ test-core: setup-core  ## the tests of OLMo-core's trainer, and of all that both
 test-core-slow: setup-core
 	$(CORE)/pytest -n 2 --dist loadfile -m "slow and not gpu" tests/core
 
+docs: setup  ## the documentation as a site, in site/
+	$(BIN)/mkdocs build --strict
+
 gpu: setup  ## what only a GPU can settle, in under ten minutes on one of them
 	PYTHON=$(BIN)/python benchmarks/gpu.sh
 
@@ -48,7 +51,7 @@ setup-core: $(CORE_READY)
 $(READY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP) -c constraints.txt -e '.[olmo,hf,lightgbm,dev]'
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[olmo,hf,lightgbm,dev,docs]'
 	touch $@
 
 $(CORE_READY):

@@ -18,7 +18,8 @@ from olmo_mixlaw.training_core.models import check_shape
 TRAINERS = ("olmo", CORE)
 # What every run imports, so that it is imported once, before runs part.
 PRELOADED = {
-    "olmo": ("olmo_mixlaw.training.launch",),
+    # The second is what torch imports, for most of a second, when the first weight is counted.
+    "olmo": ("olmo_mixlaw.training.launch", "torch._dynamo"),
     CORE: ("olmo_mixlaw.training_core.launch", "olmo_mixlaw.training_core.settings"),
 }
 
