@@ -49,7 +49,7 @@ CHEAPER = [
         r"compare --table results/micro/table$",
         "compare --table results/micro/table --laws transfer",
     ),
-    (r"max_documents=1200", "max_documents=200"),
+    (r"max_documents=1200", "max_documents=600"),
     (r"characters: 500k", "characters: 100k"),
     (r"sources.yaml -n 128", "sources.yaml -n 8"),
     (r"(data make .*)--tokens 5e7", r"\1--tokens 5e4"),
