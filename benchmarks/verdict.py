@@ -30,6 +30,7 @@ from olmo_mixlaw.advice.verdict import (
     DISTINGUISHABLE,
     PERCENT,
     WORSE,
+    Verdict,
     proposed,
     verdict,
     verdicts,
@@ -168,24 +169,24 @@ def rows_of(trial: Trial, law: str, seed: int) -> list[dict[str, Any]]:
             said = verdict(fitted, best, known.ratios[j], between=between, target_weights=weights)
             true = known.losses[[j, i]] @ share
             drawn = moved[:, [j, i]] @ share
-            low, high = interval(100 * (1 - drawn[:, 1] / drawn[:, 0]), 0.9)
-            rows.append(
-                {
-                    "table": trial.table,
-                    "what": trial.what,
-                    "law": law,
-                    "fitted": len(fitted.mixtures),
-                    "pair": pair,
-                    "kind": said.kind,
-                    "gain": said.gain,
-                    "low": said.low,
-                    "high": said.high,
-                    "true": 100 * float(1 - true[1] / true[0]),
-                    "refits_low": float(low),
-                    "refits_high": float(high),
-                }
-            )
+            about = {"table": trial.table, "what": trial.what, "law": law}
+            fits = {"fitted": len(fitted.mixtures), "pair": pair}
+            rows.append({**about, **fits, **told(said, true, drawn)})
     return rows
+
+
+def told(said: Verdict, true: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+    """A verdict beside the `true` values (2,) of reference and proposal, and refits' (R, 2)."""
+    low, high = interval(100 * (1 - drawn[:, 1] / drawn[:, 0]), 0.9)
+    return {
+        "kind": said.kind,
+        "gain": said.gain,
+        "low": said.low,
+        "high": said.high,
+        "true": 100 * float(1 - true[1] / true[0]),
+        "refits_low": float(low),
+        "refits_high": float(high),
+    }
 
 
 def planted(name: str, cell: Design, teacher: str, seed: int, law: str) -> list[dict[str, Any]]:
@@ -214,23 +215,9 @@ def planted(name: str, cell: Design, teacher: str, seed: int, law: str) -> list[
             two = np.stack([one.ratios, best.ratios])
             true = measured(two) @ share
             drawn = np.array([other.predict(two) @ share for other in others])
-            low, high = interval(100 * (1 - drawn[:, 1] / drawn[:, 0]), 0.9)
-            rows.append(
-                {
-                    "table": f"{name}, {teacher}",
-                    "what": PLANTED,
-                    "law": law,
-                    "fitted": len(some),
-                    "pair": pair,
-                    "kind": one.kind,
-                    "gain": one.gain,
-                    "low": one.low,
-                    "high": one.high,
-                    "true": 100 * float(1 - true[1] / true[0]),
-                    "refits_low": float(low),
-                    "refits_high": float(high),
-                }
-            )
+            about = {"table": f"{name}, {teacher}", "what": PLANTED, "law": law}
+            fits = {"fitted": len(some), "pair": pair}
+            rows.append({**about, **fits, **told(one, true, drawn)})
     return rows
 
 

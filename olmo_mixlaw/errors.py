@@ -110,6 +110,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def last_line(text: str) -> str:
+    """Where a traceback or a command's complaint comes to the point; nothing of nothing."""
+    return next(reversed(text.strip().splitlines()), "").strip()
+
+
 def _abbreviates(short: str, name: str) -> bool:
     """Whether `short` is made of the initials of the words of `name`: lr, wd."""
     words = [word for word in name.split("_") if word]

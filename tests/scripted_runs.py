@@ -9,10 +9,7 @@ from olmo_mixlaw.study.plan import Run
 
 class Rung:
     name = "w16"
-    batch_tokens = 10
-
-    def training_flops(self, n_tokens):
-        return 1e6 * n_tokens
+    step_flops = 1e7
 
 
 def runs_of(folder, count=3, steps=10):

@@ -121,6 +121,11 @@ class Rung(Shape):
             return round(self.training.warmup_fraction * n_steps)
         return min(math.ceil(self.n_active / self.batch_tokens), n_steps // 10)
 
+    @property
+    def step_flops(self) -> float:
+        """Operations of one step, a global batch forward and backward."""
+        return self.training_flops(self.batch_tokens)
+
     def training_flops(self, n_tokens: int) -> float:
         """Floating-point operations to train on `n_tokens`."""
         return self.flops_per_token * n_tokens

@@ -18,6 +18,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from olmo_mixlaw.advice.verdict_words import AS_GOOD, CANT_TELL, DISTINGUISHABLE, WORSE
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.report import svg
 from olmo_mixlaw.report.style import PALETTE, Look
@@ -112,7 +113,7 @@ class Card:
         return SIGNS.get(self.word, "?")
 
 
-SIGNS = {"distinguishable": "✓", "as good as": "≈", "can't tell": "?", "worse": "✗"}
+SIGNS = {DISTINGUISHABLE: "✓", AS_GOOD: "≈", CANT_TELL: "?", WORSE: "✗"}
 Block = Text | Code | Table | Chart | Fold | Card
 
 

@@ -20,6 +20,7 @@ from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval, predicted_i
 from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.collect import target_tokens
+from olmo_mixlaw.study.places import TOKENIZER
 from olmo_mixlaw.study.plan import Run, olmo_config, rung_of, whole_batches
 from olmo_mixlaw.study.scoring import questions, recalls
 from olmo_mixlaw.study.settings import StudyConfig
@@ -74,14 +75,7 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
 
     def best(fit: laws.Fit, starts: int, refits: list[laws.Fit]) -> advice.Optimum:
         return advice.optimum(
-            fit,
-            rung.n_params,
-            n_tokens,
-            starts=starts,
-            refits=refits,
-            target_weights=study.target.weights or None,
-            lower=study.target.lower,
-            upper=study.target.upper,
+            fit, rung.n_params, n_tokens, starts=starts, refits=refits, **study.target.limits
         )
 
     chosen = _measured(fits[comparison.choice], table)
@@ -132,9 +126,7 @@ def _verdicts(
         refits=refits,
         at=target.size,
         cautions=past_the_cliff(study, table, proposal),
-        target_weights=target.weights or None,
-        lower=target.lower,
-        upper=target.upper,
+        **target.limits,
     )
 
 
@@ -155,8 +147,8 @@ def write_proposal(study: StudyConfig, answer: Answer, output: Path, file: str =
     ratios = answer.proposal.mixture(decimals=4)
     run = Run("proposed", answer.rung, "proposed", ratios, n_tokens, steps, study.seeds[0])
     output = output.resolve()
-    data = output / "data"
-    config = olmo_config(study, run, data / "tokenizer.json", output / Path(file).stem, data)
+    tokenizer = output / TOKENIZER
+    config = olmo_config(study, run, tokenizer, output / Path(file).stem, tokenizer.parent)
     comment = (
         f"# The mixture that {answer.chosen} proposes for {study.target.size} from the study "
         f"{study.name!r}.\n# Train it: olmo-mixlaw train {shlex.quote(str(output / file))}\n"

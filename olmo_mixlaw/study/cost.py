@@ -89,10 +89,7 @@ def on_hardware(
             f"{largest.training_bytes / 1e9:.3g} GB, above the {gpu.memory / 1e9:.3g} GB of one"
         )
     each, peak = processes(study), gpu.peak(study.training.precision) * mfu
-    paces = {
-        run.rung.name: run.rung.training_flops(run.rung.batch_tokens) / (peak * each)
-        for run in runs
-    }
+    paces = {run.rung.name: run.rung.step_flops / (peak * each) for run in runs}
     wall, busy = _laid_out(study, runs, Estimate(works(runs), study.workers, paces))
     hours = busy * each / SECONDS_AN_HOUR
     said = f"{gpu.name}, {study.workers * each} at once, {100 * mfu:.3g} % of {peak / mfu:.3g}/s"

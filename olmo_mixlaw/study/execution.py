@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from olmo_mixlaw.study.executor import Executor
-from olmo_mixlaw.study.failures import DONE
 from olmo_mixlaw.study.local import LocalExecutor
+from olmo_mixlaw.study.paces import finished
 from olmo_mixlaw.study.plan import Run
 from olmo_mixlaw.study.resources import processes_of_node, slots
 from olmo_mixlaw.study.scoring import tasks
@@ -46,8 +46,8 @@ def rehearse(study: StudyConfig, runs: list[Run], where: str) -> list[str]:
     For a cluster: the script that sbatch would be given, which needs no cluster. Raises
     `ConfigError` for more than this machine has.
     """
-    folder = Path(study.output) / "runs"
-    left = [run for run in runs if not (folder / run.run_id / DONE).is_file()]
+    done = finished(runs, Path(study.output))
+    left = [run for run in runs if run.run_id not in done]
     if study.slurm is not None and left:
         return script(study, len(left)).splitlines()
     work, lines = work_of(study), []

@@ -12,7 +12,6 @@ from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import ConfigError
 from olmo_mixlaw.models.ladder import short as size_label
 from olmo_mixlaw.report.document import jsonable
-from olmo_mixlaw.report.panels import Foreseen
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.analysis import (
     LEVEL,
@@ -25,11 +24,11 @@ from olmo_mixlaw.study.analysis import (
 )
 from olmo_mixlaw.study.foreseen import foreseen
 from olmo_mixlaw.study.next_runs import next_runs
+from olmo_mixlaw.study.places import TOKENIZER, run_folder
 from olmo_mixlaw.study.plan import plan
 from olmo_mixlaw.study.report_answer import decision
 from olmo_mixlaw.study.report_laws import errors_in_words, no_size
 from olmo_mixlaw.study.report_page import Told, report_page, versions
-from olmo_mixlaw.study.report_recall import TOKENIZER
 from olmo_mixlaw.study.report_runs import cost_of
 from olmo_mixlaw.study.settings import StudyConfig
 from olmo_mixlaw.study.what_if import what_if
@@ -75,18 +74,21 @@ def conclude(
         said = f"no laws were asked for; the runs' losses and scores are in {folder}"
         return Findings(None, [said], {"table": folder})
     runs, made = plan(study), set(table.losses["run_id"])
-    folders = folders or {run.run_id: output / "runs" / run.run_id for run in runs}
+    folders = folders or {run.run_id: run_folder(output, run.run_id) for run in runs}
     tail = f"-{name}" if name else ""
     answer = answer_of(study, table)
     for law, fit in answer.fits.items():
         fit.save(output / f"fits{tail}" / f"{law}.json")
     proposed = write_proposal(study, answer, output, f"proposed{tail}.yaml")
     minded = warnings(study, table, answer)
+    expected = {d: foreseen(study, d, output / TOKENIZER) for d, _ in knowledge(study, table)}
+    at_target = {domain: rows[-1] for domain, rows in expected.items() if rows}
     told = Told(
         answer=answer,
         minded=minded,
         decision=decision(study, answer),
-        otherwise=what_if(study, answer, expected_facts(study, table, output)),
+        expected=expected,
+        otherwise=what_if(study, answer, at_target),
         later=next_runs(study, table, answer),
         cost=cost_of([run for run in runs if run.run_id in made], folders),
         configuration=proposed,
@@ -98,12 +100,6 @@ def conclude(
     text = json.dumps(jsonable(document), indent=1, allow_nan=False)
     write_text(output / f"report{tail}.json", text + "\n")
     return Findings(report, _last_lines(study, table, told, report), document)
-
-
-def expected_facts(study: StudyConfig, table: RunTable, output: Path) -> dict[str, Foreseen]:
-    """Where half of the facts of each domain that has any are expected at the target."""
-    found = {d: foreseen(study, d, output / TOKENIZER) for d, _ in knowledge(study, table)}
-    return {domain: rows[-1] for domain, rows in found.items() if rows}
 
 
 def _document(study: StudyConfig, table: RunTable, told: Told) -> dict[str, Any]:

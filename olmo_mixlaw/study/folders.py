@@ -28,7 +28,7 @@ from olmo_mixlaw.study.claims import holder_of, is_held
 from olmo_mixlaw.study.config import save_study
 from olmo_mixlaw.study.content import Shared, first_change, without_places
 from olmo_mixlaw.study.failures import DONE, LOG
-from olmo_mixlaw.study.places import FILE, RUNS, SHARED, earlier_place, moved
+from olmo_mixlaw.study.places import FILE, RUNS, SHARED, earlier_place, moved, run_folder
 from olmo_mixlaw.study.plan import Run
 from olmo_mixlaw.study.recipes import keep
 from olmo_mixlaw.study.settings import StudyConfig
@@ -166,7 +166,7 @@ def write_configs(
 def _wanted(
     study: StudyConfig, run: Run, output: Path, tokenizer: Path, shared: Shared
 ) -> RunFolder:
-    folder = output / RUNS / run.run_id
+    folder = run_folder(output, run.run_id)
     config = {
         **run_config(study, run, tokenizer, folder / CHECKPOINTS, output / "data"),
         **base_keys(study, run),

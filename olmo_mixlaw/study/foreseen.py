@@ -6,6 +6,7 @@ The published rule of capacity and exposures with the barrier of a cold start
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def _facts(study: StudyConfig, domain: str, tokenizer: Path) -> Facts | None:
         return None
 
 
-def foreseen_text(rows: list[Foreseen]) -> str:
+def foreseen_text(rows: Sequence[Foreseen]) -> str:
     """What the bars are and what they say of the target, in two sentences."""
     target = rows[-1]
     return (

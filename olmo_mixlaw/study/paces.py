@@ -42,7 +42,7 @@ def learned(runs: list[Run], output: Path) -> Known:
     """What those of the runs that are finished say of the others."""
     sums: dict[str, list[float]] = {}
     for run in runs:
-        said = _seconds(f"{output}/{RUNS}/{run.run_id}/{DONE}")
+        said = seconds_by(f"{output}/{RUNS}/{run.run_id}/{DONE}")
         if said is not None:
             mine = sums.setdefault(run.rung.name, [0.0, 0.0, 0.0, 0.0])
             for i, value in enumerate((said[0], float(run.steps), said[1], 1.0)):
@@ -58,12 +58,12 @@ def works(runs: list[Run]) -> dict[str, Work]:
     flops: dict[str, float] = {}
     for run in runs:
         if run.rung.name not in flops:
-            flops[run.rung.name] = run.rung.training_flops(run.rung.batch_tokens)
+            flops[run.rung.name] = run.rung.step_flops
     return {r.run_id: Work(r.run_id, r.rung.name, flops[r.rung.name], r.steps) for r in runs}
 
 
-def _seconds(path: str) -> tuple[float, float] | None:
-    """Seconds of training and of scoring of a finished run; None where it is none."""
+def seconds_by(path: str | Path) -> tuple[float, float] | None:
+    """Seconds of training and of scoring by the file of a finished run; None where it is none."""
     try:
         said = json.loads(Path(path).read_text(encoding="utf-8"))["seconds"]
         return float(said["train"]), float(said["evaluate"])

@@ -22,6 +22,8 @@ from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.analysis import knowledge
 from olmo_mixlaw.study.collect import collect
 from olmo_mixlaw.study.failures import DONE, FAILED
+from olmo_mixlaw.study.foreseen import foreseen
+from olmo_mixlaw.study.places import TOKENIZER
 from olmo_mixlaw.study.plan import Run, of_what, rung_of, whole_batches
 from olmo_mixlaw.study.report_laws import losses_section
 from olmo_mixlaw.study.report_recall import recall_section
@@ -38,9 +40,8 @@ QUICK = ("two_pool", "transfer", "additive")
 REPORT = "report.html"
 
 _log = logging.getLogger(__name__)
-_written: dict[
-    Path, tuple[float, float]
-] = {}  # report -> when it was last written, and its cost (s)
+# report -> when it was last written, and its cost (s)
+_written: dict[Path, tuple[float, float]] = {}
 _read: dict[Path, RunTable] = {}  # what runs have left, by their folders: it never changes
 
 
@@ -82,7 +83,7 @@ def partial_page(
     at = (float(target.n_params), float(whole_batches(study.target.tokens, target)[1]))
     sections = [_so_far(study, runs, done, folders, fit, at)]
     sections += [
-        recall_section(study, table, domain, task, output)
+        recall_section(study, table, domain, task, foreseen(study, domain, output / TOKENIZER))
         for domain, task in knowledge(study, table)
     ]
     sections.append(losses_section(table, fit))
@@ -147,27 +148,21 @@ def _so_far(
         for run in runs
     ]
     by_size = pd.DataFrame(rows).groupby(["n_params", "size"])
-    counts = by_size.agg(planned=("finished", "size"), finished=("finished", "sum"),
-                         failed=("failed", "sum")).reset_index()  # fmt: skip
+    counts = by_size.agg(
+        planned=("finished", "size"), finished=("finished", "sum"), failed=("failed", "sum")
+    ).reset_index()
     counts["missing"] = counts["planned"] - counts["finished"] - counts["failed"]
     frame = counts.set_index("size").drop(columns="n_params").astype(int).astype(object)
     blocks: list[page.Block] = [page.table(frame, "Runs of each size", label="size")]
-    said = _proposal(study, fit, at) if fit is not None else (
-        "There are too few runs yet for any of the study's laws."
-    )  # fmt: skip
+    said = "There are too few runs yet for any of the study's laws."
+    if fit is not None:
+        said = _proposal(study, fit, at)
     return page.Section("So far", said, blocks)
 
 
 def _proposal(study: StudyConfig, fit: laws.Fit, at: tuple[float, float]) -> str:
     try:
-        best = advice.optimum(
-            fit,
-            *at,
-            starts=STARTS,
-            target_weights=study.target.weights or None,
-            lower=study.target.lower,
-            upper=study.target.upper,
-        )
+        best = advice.optimum(fit, *at, starts=STARTS, **study.target.limits)
     except MixlawError as error:
         return f"No mixture can be proposed yet: {error}"
     mixture = ", ".join(f"{name} {ratio:.2f}" for name, ratio in best.mixture(2).items())

@@ -20,6 +20,11 @@ TOKENIZER = Path("data") / "tokenizer.json"
 INSIDE = 5  # folders from a checkpoint up to its study
 
 
+def run_folder(output: Path, run_id: str) -> Path:
+    """Where a run of the study in `output` is made."""
+    return output / RUNS / run_id
+
+
 def study_folder(path: Path) -> Path | None:
     """The folder of the study that `path`, its file or something deeper in it, belongs to."""
     found = Path(path).absolute()

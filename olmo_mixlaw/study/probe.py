@@ -60,14 +60,14 @@ class Probe:
 
 def is_soon(runs: list[Run]) -> bool:
     """Whether a probe of these runs should end within half a minute."""
-    flops = sum(STEPS * run.rung.training_flops(run.rung.batch_tokens) for run in probed(runs))
+    flops = sum(STEPS * run.rung.step_flops for run in probed(runs))
     return BEGIN + flops / SLOW < SOON
 
 
 def probed(runs: list[Run]) -> list[Run]:
     """A run of the smallest size and one of the largest, by operations a step."""
     by_size = {run.rung.name: run for run in runs}
-    order = sorted(by_size.values(), key=lambda run: _flops(run.rung))
+    order = sorted(by_size.values(), key=lambda run: run.rung.step_flops)
     return order[:1] if len(order) == 1 else [order[0], order[-1]]
 
 
@@ -209,10 +209,6 @@ def _text(study: StudyConfig, rung: Rung, folder: Path) -> tuple[Path, Path]:
 def _side_by_side(study: StudyConfig, places: list[Slot]) -> int:
     """How many probes run at once: as many as the study's workers find processors for."""
     return max(1, min(len(places), os.cpu_count() or 1))
-
-
-def _flops(rung: Rung) -> float:
-    return rung.training_flops(rung.batch_tokens)
 
 
 def _key(study: StudyConfig, rung: Rung, places: list[Slot]) -> str:

@@ -6,7 +6,6 @@ On a terminal a bar is drawn in place, below what is said; elsewhere a line come
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from olmo_mixlaw.errors import MixlawError, first_of
 from olmo_mixlaw.study.estimate import Estimate
 from olmo_mixlaw.study.failures import DONE
-from olmo_mixlaw.study.paces import learned, say_left, works
+from olmo_mixlaw.study.paces import learned, say_left, seconds_by, works
 from olmo_mixlaw.study.plan import Run
 from olmo_mixlaw.study.worker import CHECKPOINTS
 
@@ -71,11 +70,11 @@ class Progress:
     def finished(self, run: Run) -> None:
         self.done += 1
         self._estimate.finished(run.run_id, time.monotonic())
-        seconds = seconds_of(self.folders[run.run_id])
+        train, evaluate = seconds_of(self.folders[run.run_id])
         width = len(str(self.total))
         self.say(
             f"[{self.done:{width}}/{self.total}] {run.run_id:24} trained in "
-            f"{seconds['train']:.0f} s, scored in {seconds['evaluate']:.0f} s"
+            f"{train:.0f} s, scored in {evaluate:.0f} s"
         )
 
     def show(self, running: Sequence[Run], waiting: Sequence[Run]) -> None:
@@ -134,15 +133,15 @@ class Progress:
         self._bar.refresh()
 
 
-def seconds_of(folder: Path) -> dict[str, float]:
-    """How long a finished run took. Raises `StudyError` for a file that is not the run's own."""
-    try:
-        said = json.loads((folder / DONE).read_text(encoding="utf-8"))["seconds"]
-        return {key: float(said[key]) for key in ("train", "evaluate")}
-    except (OSError, ValueError, KeyError, TypeError):
+def seconds_of(folder: Path) -> tuple[float, float]:
+    """Seconds that a finished run trained and was scored. Raises `StudyError` for a file that is
+    not the run's own."""
+    found = seconds_by(folder / DONE)
+    if found is None:
         raise StudyError(
             f"{folder / DONE}: is not what a finished run leaves; remove it and the run goes on"
-        ) from None
+        )
+    return found
 
 
 def duration(seconds: float) -> str:

@@ -57,13 +57,7 @@ def verdict_section(answer: Answer, minded: list[str]) -> page.Section:
 def decision(study: StudyConfig, answer: Answer) -> pd.DataFrame:
     """A row a domain: current, best, 90 % of refits, as good, tried, and epochs, as numbers."""
     fit, best = answer.fits[answer.chosen], answer.proposal
-    good = advice.near_optimal(
-        fit,
-        best,
-        target_weights=study.target.weights or None,
-        lower=study.target.lower,
-        upper=study.target.upper,
-    )
+    good = advice.near_optimal(fit, best, **study.target.limits)
     rows = pd.DataFrame({"domain": best.domains})
     if (current := current_of(answer)) is not None:
         rows["current"] = current

@@ -19,12 +19,14 @@ from olmo_mixlaw import __version__
 from olmo_mixlaw.errors import MixlawError
 from olmo_mixlaw.models.ladder import short as size_label
 from olmo_mixlaw.report import design_figures, page
+from olmo_mixlaw.report.panels import Foreseen
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.runs.available import AVAILABLE
 from olmo_mixlaw.study.analysis import Answer, knowledge
 from olmo_mixlaw.study.config import as_written, load_study, save_study
+from olmo_mixlaw.study.foreseen import band_at_target
 from olmo_mixlaw.study.next_runs import NextRuns
-from olmo_mixlaw.study.places import FILE
+from olmo_mixlaw.study.places import FILE, TOKENIZER
 from olmo_mixlaw.study.plan import Run, of_what
 from olmo_mixlaw.study.report_answer import decision_section, verdict_section, what_if_section
 from olmo_mixlaw.study.report_laws import laws_section, losses_section, surface_section
@@ -41,6 +43,7 @@ class Told:
     answer: Answer
     minded: list[str]
     decision: pd.DataFrame
+    expected: Mapping[str, Sequence[Foreseen]]  # where each domain's facts should be learned
     otherwise: WhatIf
     later: NextRuns
     cost: pd.DataFrame
@@ -68,7 +71,14 @@ def report_page(
         decision_section(study, answer, told.decision, told.configuration.name),
         what_if_section(answer, told.otherwise),
         *(
-            recall_section(study, table, domain, task, output, mixture[domain])
+            recall_section(
+                study,
+                table,
+                domain,
+                task,
+                told.expected[domain],
+                (mixture[domain], band_at_target(study, domain, output / TOKENIZER)),
+            )
             for domain, task in knowledge(study, table)
         ),
         laws_section(answer),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 from olmo_mixlaw.models.ladder import short as size_label
 from olmo_mixlaw.report import page, panels
+from olmo_mixlaw.report.panels import Band, Foreseen
 from olmo_mixlaw.report.style import looks
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.analysis import guessing_floor, learning_ratio, recall_by_size
-from olmo_mixlaw.study.foreseen import band_at_target, foreseen, foreseen_text
+from olmo_mixlaw.study.foreseen import foreseen_text
 from olmo_mixlaw.study.settings import StudyConfig
 
-TOKENIZER = Path("data") / "tokenizer.json"
 MOST_COLUMNS = 24  # of a table of numbers; more of them are in that of all runs
 METRICS = ("exact_match", "answer_bits")
 
@@ -22,12 +22,13 @@ def recall_section(
     table: RunTable,
     domain: str,
     task: str,
-    output: Path,
-    proposed: float | None = None,
+    expected: Sequence[Foreseen] = (),
+    proposed: tuple[float, Band | None] | None = None,
 ) -> page.Section:
-    """Recall and missing bits against the domain's ratio; with the proposal, the target's band."""
-    tokenizer = output / TOKENIZER
-    expected = foreseen(study, domain, tokenizer)
+    """Recall and missing bits against the domain's ratio, beside where it was `expected`.
+
+    With the ratio `proposed`, also the band of what the target is expected to know.
+    """
     floor = guessing_floor(study, domain)
     by_size = recall_by_size(table, domain, task)
     learned = "; ".join(
@@ -45,18 +46,18 @@ def recall_section(
         for metric in METRICS
         if metric in scored
     ]
-    band = band_at_target(study, domain, tokenizer) if proposed is not None else None
+    ratio, band = proposed or (0.0, None)
     caption = (
         "Points are runs with their standard error, bars stand for many runs (median and nine "
         "tenths); the dashed line is guessing."
     )
     if expected:
         caption += f" {foreseen_text(expected)}"
-    if band is not None and proposed is not None:
+    if band is not None:
         size = expected[-1].size
         drawn.append(
             (
-                panels.expected_recall(band, domain, size, proposed),
+                panels.expected_recall(band, domain, size, ratio),
                 f"Expected recall at the target, {size_label(size)} parameters",
                 "The part of the facts that is expected to be known, by ratio, with its 90 %.",
             )

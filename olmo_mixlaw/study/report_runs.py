@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from olmo_mixlaw.report.svg import sparkline
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.runs.units import label as label_of
 from olmo_mixlaw.study.failures import DONE, FAILED
+from olmo_mixlaw.study.paces import seconds_by
 from olmo_mixlaw.study.plan import Run
 from olmo_mixlaw.study.worker import CHECKPOINTS
 
@@ -40,12 +40,7 @@ class Left:
 
 def left_by(folder: Path) -> Left:
     """What the run in `folder` has left so far; nothing is known of a file that can't be read."""
-    train = evaluate = np.nan
-    try:
-        seconds = json.loads((folder / DONE).read_text(encoding="utf-8"))["seconds"]
-        train, evaluate = float(seconds["train"]), float(seconds["evaluate"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    train, evaluate = seconds_by(folder / DONE) or (np.nan, np.nan)
     path = folder / CHECKPOINTS / METRICS
     try:
         step, curve = _curve(path)
@@ -147,15 +142,15 @@ def cost_of(runs: Sequence[Run], folders: dict[str, Path]) -> pd.DataFrame:
     """A row a size and length: runs, tokens and FLOPs in all, seconds of a run and in all."""
     rows = []
     for run in runs:
-        left = left_by(folders[run.run_id])
+        train, evaluate = seconds_by(folders[run.run_id] / DONE) or (np.nan, np.nan)
         rows.append(
             {
                 "size": run.rung.name,
                 "n_params": run.rung.n_params,
                 "n_tokens": run.n_tokens,
                 "flops": run.rung.training_flops(run.n_tokens),
-                "train": left.train,
-                "evaluate": left.evaluate,
+                "train": train,
+                "evaluate": evaluate,
             }
         )
     groups = pd.DataFrame(rows).groupby(["n_params", "n_tokens", "size"], sort=True)

@@ -30,7 +30,7 @@ from olmo_mixlaw.study.folders import (
 )
 from olmo_mixlaw.study.needs import check_needs
 from olmo_mixlaw.study.partial import refresh
-from olmo_mixlaw.study.places import TOKENIZER
+from olmo_mixlaw.study.places import TOKENIZER, run_folder
 from olmo_mixlaw.study.plan import Run, of_what, plan
 from olmo_mixlaw.study.prepare import prepare
 from olmo_mixlaw.study.progress import StudyError, duration
@@ -128,7 +128,7 @@ def report_study(config: str, overrides: tuple[str, ...] = (), name: str | None 
     runs = plan(study)
     output = Path(study.output)
     check_same_study(study, output)
-    folders = {run.run_id: output / "runs" / run.run_id for run in runs}
+    folders = {run.run_id: run_folder(output, run.run_id) for run in runs}
     lacking = [run_id for run_id, folder in folders.items() if not (folder / DONE).is_file()]
     failed = {n: failure for n in lacking if (failure := put_aside_before(folders[n]))}
     missing = [run_id for run_id in lacking if run_id not in failed]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from olmo_mixlaw.registry import STUDIED_LAWS
+
+if TYPE_CHECKING:
+    from olmo_mixlaw.advice.optimum import Limits
 
 
 @dataclass
@@ -46,6 +49,11 @@ class TargetConfig:
     # What would be trained otherwise, that the proposal is compared with: one of the mixtures by
     # its name, or ratios.
     current: Any = None
+
+    @property
+    def limits(self) -> Limits:
+        """The target's weights and bounds, as `optimum` and all that follows it take them."""
+        return {"target_weights": self.weights or None, "lower": self.lower, "upper": self.upper}
 
     @property
     def lower(self) -> dict[str, float]:

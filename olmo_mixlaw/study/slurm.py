@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from olmo_mixlaw.atomic import write_text
-from olmo_mixlaw.errors import ConfigError, MixlawError
+from olmo_mixlaw.errors import ConfigError, MixlawError, last_line
 from olmo_mixlaw.study.executor import Ended
 from olmo_mixlaw.study.failures import DONE
+from olmo_mixlaw.study.places import run_folder
 from olmo_mixlaw.study.plan import Run
 from olmo_mixlaw.study.settings import SlurmConfig, StudyConfig
 from olmo_mixlaw.study.worker import Work, as_job
@@ -171,7 +172,7 @@ class SlurmExecutor:
         ended = []
         for name, job in list(self._jobs.items()):
             state = states.get(job)
-            done = (self._folder.parent / "runs" / name / DONE).is_file()
+            done = (run_folder(self._folder.parent, name) / DONE).is_file()
             if state in ACTIVE and not done:
                 self._gone.pop(name, None)
                 continue
@@ -204,8 +205,7 @@ class SlurmExecutor:
                 jobs = executor.map_array(as_job, given, [self._work] * len(names))
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as e:
             (self._folder / f"{token}.json").unlink()
-            lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-            raise _RejectedError(lines[-1] if lines else "it didn't say why") from None
+            raise _RejectedError(last_line(str(e)) or "it didn't say why") from None
         return [str(job.job_id) for job in jobs]
 
 
@@ -271,8 +271,8 @@ def queue() -> dict[str, tuple[str, str]]:
     command = ["squeue", "--noheader", "--me", "--array", "--states=all", "--format=%i|%j|%T"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it didn't say why"])[-1]
-        raise ConfigError(f"slurm: squeue failed: {last}")
+        why = last_line(done.stderr) or "it didn't say why"
+        raise ConfigError(f"slurm: squeue failed: {why}")
     rows = (line.strip().split("|") for line in done.stdout.splitlines() if line.strip())
     return {row[0]: ("|".join(row[1:-1]), row[-1]) for row in rows if len(row) > 2}
 

@@ -25,7 +25,13 @@ from olmo.torch_util import get_global_rank, get_world_size
 from olmo.train import Trainer
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from olmo_mixlaw.errors import CheckpointError, DataError, NonFiniteLossError, StoppedError
+from olmo_mixlaw.errors import (
+    CheckpointError,
+    DataError,
+    NonFiniteLossError,
+    StoppedError,
+    last_line,
+)
 from olmo_mixlaw.mixture.opened import Mixture
 from olmo_mixlaw.mixture.records import Record
 from olmo_mixlaw.models.olmo import moe_layers
@@ -226,7 +232,7 @@ class MixTrainer(Trainer):
             self._end_by_signal()
         except DataError as error:
             # A data worker's error comes with the worker's traceback before it.
-            last = str(error).strip().splitlines()[-1]
+            last = last_line(str(error))
             raise DataError(last.rpartition("DataError: ")[2]) from None
 
     def _end_before_step(self, how: str) -> None:

@@ -20,7 +20,13 @@ from olmo_core.train.callbacks import Callback, CheckpointerCallback
 from olmo_core.utils import cuda_sync_debug_mode
 from torch.distributed.checkpoint import CheckpointException
 
-from olmo_mixlaw.errors import CheckpointError, MixlawError, NonFiniteLossError, StoppedError
+from olmo_mixlaw.errors import (
+    CheckpointError,
+    MixlawError,
+    NonFiniteLossError,
+    StoppedError,
+    last_line,
+)
 from olmo_mixlaw.process import said_end
 
 
@@ -121,10 +127,9 @@ def told_failures() -> Iterator[None]:
         for wrapped, _ in error.failures.values():
             if isinstance(wrapped, OSError | OLMoCheckpointError):
                 # OLMo-core hands on the text of another error's traceback.
-                reason = str(wrapped).strip().splitlines()[-1]
                 raise CheckpointError(
-                    f"a checkpoint can't be read or written ({reason}); a run that is started "
-                    "again goes on from the last whole one"
+                    f"a checkpoint can't be read or written ({last_line(str(wrapped))}); a run "
+                    "that is started again goes on from the last whole one"
                 ) from error
         raise
 
