@@ -21,9 +21,10 @@ from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.runs import RunTable
 from olmo_mixlaw.study.collect import target_tokens
 from olmo_mixlaw.study.places import TOKENIZER
-from olmo_mixlaw.study.plan import Run, olmo_config, rung_of, whole_batches
+from olmo_mixlaw.study.plan import Run, rung_of, whole_batches
 from olmo_mixlaw.study.scoring import questions, recalls
 from olmo_mixlaw.study.settings import StudyConfig
+from olmo_mixlaw.study.trainers import run_config
 
 REPLICATES = 100  # refits to resampled runs, behind every interval
 LEVEL = 0.9  # how many of them an interval holds
@@ -148,7 +149,7 @@ def write_proposal(study: StudyConfig, answer: Answer, output: Path, file: str =
     run = Run("proposed", answer.rung, "proposed", ratios, n_tokens, steps, study.seeds[0])
     output = output.resolve()
     tokenizer = output / TOKENIZER
-    config = olmo_config(study, run, tokenizer, output / Path(file).stem, tokenizer.parent)
+    config = run_config(study, run, tokenizer, output / Path(file).stem, tokenizer.parent)
     comment = (
         f"# The mixture that {answer.chosen} proposes for {study.target.size} from the study "
         f"{study.name!r}.\n# Train it: olmo-mixlaw train {shlex.quote(str(output / file))}\n"

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from tiny_study import STUDY
 from olmo_mixlaw.errors import CheckpointError, ConfigError
 from olmo_mixlaw.models.ladder import load_ladder
 from olmo_mixlaw.runs import RunTable
+from olmo_mixlaw.study.analysis import write_proposal
 from olmo_mixlaw.study.base import base_keys
 from olmo_mixlaw.study.config import load_study
 from olmo_mixlaw.study.plan import plan, rung_of
@@ -78,6 +80,18 @@ def test_factories_are_planned_by_their_numbers_and_a_padded_vocabulary(study_fi
     assert rung_of(load_study(study_file()), "w16").vocab_size == 640
     olmo = load_study(study_file([("trainer: olmo-core", "trainer: olmo")]))
     assert rung_of(olmo, "w16").vocab_size == 600
+
+
+def test_the_proposed_run_is_this_trainers(study_file, tmp_path):
+    study = load_study(study_file())
+    rung = rung_of(study, study.target.size)
+    ratios = SimpleNamespace(mixture=lambda decimals: {"wiki": 0.7, "bio": 0.3})
+    answer = SimpleNamespace(rung=rung, proposal=ratios, chosen="transfer")
+    path = write_proposal(study, answer, tmp_path)
+    config = from_mapping(yaml.safe_load(path.read_text()), str(path))
+    check(config, str(path), world_size=1, on_gpu=False)
+    assert config.mixture.ratios == {"wiki": 0.7, "bio": 0.3}
+    assert config.save_folder == str(tmp_path / "proposed")
 
 
 @pytest.mark.parametrize("edits", [[], FACTORIES])
