@@ -22,7 +22,7 @@ from olmo_mixlaw.advice.two_step import (
 )
 from olmo_mixlaw.advice.verdict import Verdict, proposed, tried_mixtures, verdict
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws.choice.differences import differences
+from olmo_mixlaw.laws.choice.differences import Differences
 from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval
 from olmo_mixlaw.laws.fitting import fit
 from olmo_mixlaw.laws.law import Law, resolve
@@ -181,7 +181,7 @@ def told_apart(
     if len(tried) < 2 or not targets:
         return []
     fitted = fit(law, design, seed=seed)
-    between = differences(fitted.law, design, seed=seed)
+    between = Differences.measured(fitted, design, seed=seed)
     names, mixtures = list(tried), np.array(list(tried.values()))
     found = []
     for target in targets:

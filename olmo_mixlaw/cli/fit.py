@@ -184,7 +184,7 @@ def fit(
         known = {"mixture_r2": held["mixture_r2"], "held_out_mre": held["mre"]}
         fitted = replace(fitted, provenance=fitted.provenance | known)
     if between is not None:
-        fitted = replace(fitted, provenance=fitted.provenance | between.record())
+        fitted = between.kept_by(fitted)
     at = (design.ratios, design.n_params, design.n_tokens, design.n_active)
     guess = fitted.predict(*at, available=design.available)
     kept = _kept(old, fitted, out)

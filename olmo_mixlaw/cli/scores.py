@@ -138,7 +138,7 @@ def scores(
     from olmo_mixlaw.advice.simplex import bounds_of
     from olmo_mixlaw.advice.verdict import CURRENT, verdict
     from olmo_mixlaw.laws.choice import selection
-    from olmo_mixlaw.laws.choice.differences import differences
+    from olmo_mixlaw.laws.choice.differences import Differences
     from olmo_mixlaw.laws.law import resolve
 
     check_figure(figure)
@@ -201,13 +201,12 @@ def scores(
         predicted = asked.predict(ratios, *where)
         (least,), (most,) = asked.interval(ratios[1:], *where, level=LEVEL)
         gained = gains(predicted, draws, tasks, share, members, LEVEL, (least, most))
-        seen = found.fit.size.applied(found.design_below(joined.table))
         judged = verdict(
             found.fit,
             best,
             before,
             f"{CURRENT} ({why})",
-            between=differences(found.fit.law, seen, seed=seed),
+            between=Differences.measured(found.fit, found.design_below(joined.table), seed=seed),
             refits=refits,
             besides=(100 * gained.mean["low"], 100 * gained.mean["high"]),
             objective=sought,

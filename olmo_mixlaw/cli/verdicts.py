@@ -79,14 +79,14 @@ def judged(
     """Whether the mixture is better than the best tried, and than the one that the user has."""
     from olmo_mixlaw.advice.goal import goal_of
     from olmo_mixlaw.advice.verdict import measured_best, verdicts
-    from olmo_mixlaw.laws.choice.differences import Differences, differences
+    from olmo_mixlaw.laws.choice.differences import Differences
 
     between, measured = Differences.of(fitted), ""
     if table is not None and tried is not None:
         design = table.design()
         if between is None:
             with said():
-                between = differences(fitted.law, fitted.size.applied(design), seed=how["seed"])
+                between = Differences.measured(fitted, design, seed=how["seed"])
         goal = goal_of(how["objective"], how["target_weights"], fitted.targets)
         measured = measured_best(design, tried, goal)
     limits = {key: value for key, value in how.items() if key != "seed"}

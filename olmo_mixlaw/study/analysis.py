@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from olmo_mixlaw.advice.goal import MeanLoss
 from olmo_mixlaw.advice.verdict import CURRENT, Verdict, measured_best, tried_mixtures, verdicts
 from olmo_mixlaw.atomic import write_text
 from olmo_mixlaw.errors import FitError
-from olmo_mixlaw.laws.choice.differences import differences
+from olmo_mixlaw.laws.choice.differences import Differences
 from olmo_mixlaw.laws.choice.uncertainty import bootstrap, interval, predicted_interval, widened
 from olmo_mixlaw.models.ladder import Rung
 from olmo_mixlaw.runs import RunTable
@@ -79,9 +79,10 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
             fit, rung.n_params, n_tokens, starts=starts, refits=refits, **study.target.limits
         )
 
-    chosen = _measured(fits[comparison.choice], table)
-    fits[comparison.choice] = chosen
-    refits = list(bootstrap(chosen, table.design(), replicates=REPLICATES))
+    chosen, design = fits[comparison.choice], table.design()
+    if (between := Differences.measured(chosen, design)) is not None:
+        chosen = fits[comparison.choice] = between.kept_by(chosen)
+    refits = list(bootstrap(chosen, design, replicates=REPLICATES))
     proposal = best(chosen, 8, refits)
     ratios = np.array([best(fit, 2, []).ratios for fit in refits])
     where = (proposal.ratios, rung.n_params, n_tokens)
@@ -98,13 +99,6 @@ def answer_of(study: StudyConfig, table: RunTable) -> Answer:
         left_out,
         _verdicts(study, table, chosen, proposal, refits),
     )
-
-
-def _measured(fit: laws.Fit, table: RunTable) -> laws.Fit:
-    """The fit that knows how far its law errs between mixtures."""
-    seen = fit.size.applied(table.design())
-    between = differences(fit.law, seen)
-    return fit if between is None else replace(fit, provenance=fit.provenance | between.record())
 
 
 def _verdicts(

@@ -9,7 +9,7 @@ mixture held out is compared with those fitted, at one size and budget.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,15 @@ class Differences:
     def record(self) -> dict[str, Any]:
         """What a fit's provenance keeps; `of` reads it."""
         return {KEY: asdict(self)}
+
+    def kept_by(self, fit: Fit) -> Fit:
+        """The fit that knows them."""
+        return replace(fit, provenance=fit.provenance | self.record())
+
+    @classmethod
+    def measured(cls, fit: Fit, design: Design, *, seed: int = 0) -> Differences | None:
+        """Those of a fit's law on a table, whose sizes are taken as the fit takes them."""
+        return differences(fit.law, fit.size.applied(design), seed=seed)
 
     @classmethod
     def of(cls, fit: Fit) -> Differences | None:
