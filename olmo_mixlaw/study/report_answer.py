@@ -28,7 +28,7 @@ RANGE_KEYS = {
 def verdict_section(answer: Answer, minded: list[str]) -> page.Section:
     """The verdicts, each with the interval of its gain and what speaks against it."""
     proposal = answer.proposal
-    mixture = ", ".join(f"{k} {v:.2f}" for k, v in proposal.mixture(decimals=2).items())
+    mixture = ", ".join(f"{k} {v:.2f}" for k, v in proposal.mixture().items())
     cards: list[page.Block] = []
     told: set[str] = set()
     for verdict in answer.verdicts:
