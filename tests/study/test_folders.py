@@ -42,6 +42,7 @@ def stamps(folder):
     return {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file()}
 
 
+@pytest.mark.olmo
 def test_a_run_keeps_the_whole_of_what_it_is_made_of(begun, tmp_path):
     said = content.kept(tmp_path / "out" / "runs" / "w16-low-40k-s1")
     assert said["content"]["training"]["model"]["d_model"] == 16
@@ -106,6 +107,7 @@ def test_rerun_moves_what_differs_aside_and_nothing_else(begun, tmp_path):
     assert len(list((tmp_path / "out/aside/2/runs").iterdir())) == 2
 
 
+@pytest.mark.olmo
 def test_a_default_that_changed_is_not_taken_in_silence(begun, tmp_path, monkeypatch):
     real = content.trainer_defaults
     monkeypatch.setattr(

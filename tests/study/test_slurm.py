@@ -180,6 +180,7 @@ def test_a_dry_run_starts_nothing_and_needs_no_cluster(study_file, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.olmo
 def test_absent_cluster_is_one_clear_line(study_file, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", "")
     path = study_file([("workers: 2", "workers: 2\nslurm: {}")])
