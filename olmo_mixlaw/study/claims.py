@@ -93,7 +93,7 @@ class Claims:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(json.dumps(vars(self.holder)))
         if _highest(folder) != number:  # it was made from an old look at the folder
-            path.unlink()
+            path.unlink(missing_ok=True)
             return False
         for earlier in _numbers(folder):
             if earlier < number:
@@ -140,13 +140,14 @@ class Claims:
         """Whether nobody works under this claim any more."""
         try:
             touched = path.stat().st_mtime_ns
+            text = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:  # a later one has taken its place
             return False
-        holder = _read(path)
+        holder = _named(text)
         if holder is not None and holder.is_seen_dead():
             return True
-        if holder is None and path.stat().st_size:
-            return True  # it was let go
+        if holder is None and text:  # it was let go; one that is being written is empty
+            return True
         now = time.monotonic()
         before, since = self._seen.get(path, (touched, now))
         self._seen[path] = (touched, since if before == touched else now)
@@ -154,11 +155,19 @@ class Claims:
 
 
 def _read(path: Path) -> Holder | None:
-    """The holder that a claim names; None for one that was let go, or is just being written."""
+    """The holder that a claim names; None where it names nobody or has gone."""
     try:
-        said: Any = json.loads(path.read_text(encoding="utf-8"))
+        return _named(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+
+
+def _named(text: str) -> Holder | None:
+    """The holder in a claim's text; None for one that was let go, or is just being written."""
+    try:
+        said: Any = json.loads(text)
         return Holder(**{**said, "pid": int(said["pid"])})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

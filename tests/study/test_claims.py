@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,22 @@ def test_a_look_at_the_folder_that_is_old_takes_nothing(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.glob(".claim-*")] == [".claim-1"]
 
 
+def test_a_claim_that_goes_or_is_written_while_it_is_looked_at_is_not_free(tmp_path, monkeypatch):
+    path = tmp_path / ".claim-0"
+    path.touch()  # made, and not yet written
+    assert not Claims().take(tmp_path)
+    real = Path.read_text
+
+    def late(self, **how):
+        self.unlink()  # the holder of number 1 has tidied up
+        (tmp_path / ".claim-1").write_text(json.dumps(vars(far_away())))
+        return real(self, **how)
+
+    monkeypatch.setattr(Path, "read_text", late)
+    assert not Claims().take(tmp_path)
+    assert [p.name for p in tmp_path.glob(".claim-*")] == [".claim-1"]
+
+
 def race(folder, start, results):
     claims = Claims()
     start.wait()
@@ -111,8 +128,8 @@ def test_many_that_ask_at_once_share_all_and_no_two_have_the_same(tmp_path):
         worker.join()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": "x"}'])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b'{"pid": "x"}', b"\xff"])
 def test_a_damaged_claim_names_nobody(tmp_path, text):
-    (tmp_path / ".claim-3").write_text(text)
+    (tmp_path / ".claim-3").write_bytes(text)
     assert holder_of(tmp_path) is None
     assert not is_held(tmp_path)
