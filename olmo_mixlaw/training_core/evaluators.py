@@ -17,6 +17,7 @@ from olmo_mixlaw.errors import ConfigError, unknown_name
 from olmo_mixlaw.mixture.domains import DomainSums, collate, items_of, share
 from olmo_mixlaw.mixture.records import KINDS
 from olmo_mixlaw.training_core.callback import mixture_callback
+from olmo_mixlaw.training_core.exact_head import exact_logits
 
 
 class DomainEvaluator(Evaluator):
@@ -85,7 +86,8 @@ class MixtureEvaluator(EvaluatorCallback):
         return not broadcast_object(there)
 
     def perform_eval(self, prefix: str = "eval") -> None:
-        super().perform_eval(prefix)
+        with exact_logits(self.trainer.train_module.model):
+            super().perform_eval(prefix)
         evals = mixture_callback(self.trainer).evals
         if evals is None:
             return

@@ -22,11 +22,12 @@ from olmo_core.train.train_module import TransformerTrainModule
 
 from olmo_mixlaw.datasets import load_tokenizer, open_dataset
 from olmo_mixlaw.errors import ConfigError, DataError, NonFiniteLossError, StoppedError
-from olmo_mixlaw.mixture.domains import items_of
+from olmo_mixlaw.mixture.domains import DomainSums, items_of
 from olmo_mixlaw.training_core import callback
 from olmo_mixlaw.training_core.callback import MixtureCallback, check_module
 from olmo_mixlaw.training_core.endings import exit_codes
 from olmo_mixlaw.training_core.evaluators import MixtureEvaluatorConfig
+from olmo_mixlaw.training_core.exact_head import exact_logits
 
 BIO = "mixlaw:biography?n=8&seed=1&templates=1"
 
@@ -173,6 +174,42 @@ def test_evaluations_are_those_of_a_plain_forward_pass_and_survive_a_stop(
     (parts / "evals.csv").write_text("\n".join(kept) + "\n")
     trainer(tokens, parts, callbacks=evaluators(tokens), **LONG).fit()
     assert (parts / "evals.csv").read_bytes() == (tmp_path / "whole" / "evals.csv").read_bytes()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_logits_of_an_evaluation_are_exact_under_autocast(compiled: bool) -> None:
+    torch.manual_seed(0)
+    model = core_run.model_config().build(init_device="cpu").eval()
+    if compiled:  # the head as OLMo-core compiles it, by a backend that needs no compiler
+        model.lm_head.compile(backend="eager")
+    hidden: list[torch.Tensor] = []
+    model.lm_head.norm.register_forward_hook(lambda _, __, out: hidden.append(out))
+    ids = torch.randint(64, (4, 16))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model(ids)
+        hidden.clear()
+        with exact_logits(model):
+            exact = model(ids)
+        again = model(ids)
+    expected = torch.nn.functional.linear(hidden[0].float(), model.lm_head.w_out.weight)
+    torch.testing.assert_close(exact, expected)
+    assert exact.dtype == torch.float32
+    assert rough.dtype == again.dtype == torch.bfloat16
+    assert torch.equal(rough, again)
+    assert (exact != exact.bfloat16()).any()
+
+
+def test_an_evaluation_in_bf16_has_exact_logits(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds, real = [], DomainSums.add_answers
+    monkeypatch.setattr(
+        DomainSums, "add_answers", lambda *args: (kinds.append(args[-1].dtype), real(*args))[1]
+    )
+    run = trainer(tokens, tmp_path, callbacks=evaluators(tokens), **LONG)
+    run.train_module.autocast_precision = torch.bfloat16
+    run.fit()
+    assert set(kinds) == {torch.float32}
 
 
 @pytest.mark.parametrize(
