@@ -31,7 +31,8 @@ def first_process_first() -> Iterator[None]:
     """The block in the first process, then in all others: it writes caches, which they read."""
     import torch.distributed as dist
 
-    group = _patient_group() if dist.is_available() and dist.is_initialized() else None
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    group = _patient_group() if several else None
     first = group is None or dist.get_rank() == 0
     if not first:
         dist.barrier(group)

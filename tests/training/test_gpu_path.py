@@ -196,6 +196,9 @@ def test_others_wait_for_the_first_as_long_as_it_takes(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(dist, "new_group", spied)
     with process_group(on_gpu=False):
+        with process.first_process_first():
+            assert made == []  # alone, nobody waits; nothing is left to a fork of this process
+        monkeypatch.setattr(dist, "get_world_size", lambda: 2)
         for _ in range(2):
             with process.first_process_first():
                 pass
