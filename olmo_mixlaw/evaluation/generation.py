@@ -1,9 +1,14 @@
-"""Continue prompts, greedily or by sampling, in batches of equal length with a cache."""
+"""Continue prompts, greedily or by sampling, in batches with a cache.
+
+The prompts of a batch are read as far as the shortest goes, then token by token: where a prompt
+goes on its own next token is read, elsewhere what the model said. So nothing is padded or masked,
+and what a prompt is given doesn't depend on those beside it.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from olmo_mixlaw.errors import DataError
@@ -15,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 SEQUENCES_AT_ONCE = 64
+# How much longer than the shortest the prompts of a batch may be: as many more calls of the model.
+SPREAD = 16
 
 
 def generate(
@@ -29,22 +36,22 @@ def generate(
 
     prompts = encode_prompts(model, requests, where)
     jobs = [i for i, request in enumerate(requests) for _ in range(request.repeats)]
-    lengths: dict[tuple[int, float, int], list[int]] = defaultdict(list)
+    alike: dict[tuple[float, int], list[int]] = defaultdict(list)
     for job, i in enumerate(jobs):
-        request, length = requests[i], max(1, len(prompts[i]))
-        lengths[length, request.temperature, request.seed].append(job)
+        alike[requests[i].temperature, requests[i].seed].append(job)
     batches = [
-        (temperature, seed, start, group[start : start + SEQUENCES_AT_ONCE])
-        for (_, temperature, seed), group in sorted(lengths.items(), reverse=True)
-        for start in range(0, len(group), SEQUENCES_AT_ONCE)
+        (temperature, seed, number, batch)
+        for (temperature, seed), group in sorted(alike.items())
+        for number, batch in enumerate(_by_length(group, [len(prompts[jobs[j]]) for j in group]))
     ]
 
     def work() -> dict[int, dict[str, Any]]:
         texts: dict[int, dict[str, Any]] = {}
         with torch.inference_mode():
-            for temperature, seed, start, batch in ranks.share(batches):
+            for temperature, seed, number, batch in ranks.share(batches):
                 # Each batch draws by itself, so that it doesn't matter who has it.
-                draws = torch.Generator(device=model.device).manual_seed(seed + start)
+                start = seed + SEQUENCES_AT_ONCE * number
+                draws = torch.Generator(device=model.device).manual_seed(start)
                 _continue(model, requests, prompts, jobs, batch, temperature, draws, texts)
         return texts
 
@@ -71,6 +78,21 @@ def encode_prompts(model: Reads, requests: Sequence[Request], where: str) -> lis
     return prompts
 
 
+def _by_length(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Batches of jobs whose prompts have about the same length, the longest first."""
+    batch: list[int] = []
+    longest = 0
+    for length, job in sorted(zip(lengths, jobs, strict=True), key=lambda pair: -pair[0]):
+        if batch and (len(batch) == SEQUENCES_AT_ONCE or longest - length > SPREAD):
+            yield batch
+            batch = []
+        if not batch:
+            longest = length
+        batch.append(job)
+    if batch:
+        yield batch
+
+
 def _continue(
     model: LanguageModel,
     requests: Sequence[Request],
@@ -83,34 +105,35 @@ def _continue(
 ) -> None:
     import torch
 
-    ids = torch.tensor(
-        [prompts[jobs[job]] or [model.prefix_token_id] for job in batch], device=model.device
-    )
-    room = model.max_length - ids.shape[1]
+    given = [list(prompts[jobs[job]]) or [model.prefix_token_id] for job in batch]
+    read = min(map(len, given))
+    ids = torch.tensor([prompt[:read] for prompt in given], device=model.device)
     said: list[list[int]] = [[] for _ in batch]
     active = list(range(len(batch)))
     cache = None
     while active:
         logits, cache = model.logits(ids, cache, last=1, keep_cache=True)
-        tokens = _choose(logits[:, -1].float(), temperature, draws)
-        keep = []
-        for row, (position, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
-            request = requests[jobs[batch[position]]]
-            if token != model.eos_token_id:
+        chosen = _choose(logits[:, -1].float(), temperature, draws).tolist()
+        keep, tokens = [], []
+        for row, (position, token) in enumerate(zip(active, chosen, strict=True)):
+            request, prompt = requests[jobs[batch[position]]], given[position]
+            if read < len(prompt):
+                token = prompt[read]
+            elif token == model.eos_token_id:
+                continue
+            else:
                 said[position].append(token)
-            text = model.decode(said[position])
-            if (
-                token != model.eos_token_id
-                and len(said[position]) < min(request.max_tokens, room)
-                and not any(stop in text for stop in request.stop)
-            ):
-                keep.append(row)
+                room = min(request.max_tokens, model.max_length - len(prompt))
+                if len(said[position]) >= room or _stops(model, said[position], request):
+                    continue
+            keep.append(row)
+            tokens.append([token])
         active = [active[row] for row in keep]
+        read += 1
         if active:
-            rows = torch.tensor(keep, device=model.device)
-            ids = tokens[rows][:, None]
-            if len(keep) < len(tokens):
-                cache = model.take(cache, rows)
+            ids = torch.tensor(tokens, device=model.device)
+            if len(keep) < len(chosen):
+                cache = model.take(cache, torch.tensor(keep, device=model.device))
     for position, job in enumerate(batch):
         text = model.decode(said[position])
         cuts = [text.find(stop) for stop in requests[jobs[job]].stop if stop and stop in text]
@@ -118,6 +141,11 @@ def _continue(
             "continuation": text[: min(cuts)] if cuts else text,
             "num_tokens": len(said[position]),
         }
+
+
+def _stops(model: LanguageModel, said: Sequence[int], request: Request) -> bool:
+    text = model.decode(said)
+    return any(stop in text for stop in request.stop)
 
 
 def _choose(logits: torch.Tensor, temperature: float, draws: torch.Generator) -> torch.Tensor:

@@ -107,6 +107,24 @@ def test_greedy_flag_agrees_with_generation(model: LanguageModel) -> None:
             assert scorer.loglikelihoods(model, [request])[0].is_greedy
 
 
+def test_what_a_prompt_is_given_does_not_depend_on_those_beside_it(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentence = "He was born in the year of the great flood and lived in Rome"
+    texts = [sentence[: 3 + 2 * i] for i in range(30)]
+    # To the context's last token: less is said than may be.
+    (ids,) = model.encode([sentence * 60])
+    texts += [model.decode(ids[: model.max_length - room]) for room in (2, 5)]
+    requests = [Request(text, "a", "generate_until", max_tokens=9) for text in texts]
+    calls, read = [], type(model).read
+    monkeypatch.setattr(
+        type(model), "read", lambda *args, **how: (calls.append(1), read(*args, **how))[1]
+    )
+    together, n_calls = generation.generate(model, requests), len(calls)
+    assert together == [generation.generate(model, [request])[0] for request in requests]
+    assert n_calls < (len(calls) - n_calls) / 5
+
+
 def test_sampling_is_reproducible_and_varies(model: LanguageModel) -> None:
     request = Request("Ada", kind="generate_until", max_tokens=8, temperature=2.0, repeats=6)
     first = generation.generate(model, [request])

@@ -17,15 +17,18 @@ from olmo_mixlaw.cli.app import app, run
 PAGE = Path(__file__).parent.parent.parent / "docs" / "swarms.md"
 
 
-def blocks(language: str) -> list[str]:
+def block(language: str) -> str:
+    """The text of the walk's one block of a language."""
     walk = PAGE.read_text(encoding="utf-8").partition("## From text to an optimum")[2]
-    return re.findall(rf"```{language}\n(.*?)```", walk, re.DOTALL)
+    (found,) = re.findall(rf"```{language}\b.*?\n(.*?)```", walk, re.DOTALL)
+    return found
 
 
 def commands() -> list[list[str]]:
-    lines = blocks("bash")[0].splitlines()
-    tokenizer = lines[0].partition("=")[2]
-    return [shlex.split(line.replace("$TOKENIZER", tokenizer))[1:] for line in lines[1:]]
+    """The arguments of each `olmo-mixlaw` that a reader types."""
+    (tokenizer,) = re.findall(r"^export TOKENIZER=(.*)$", block("bash"), re.MULTILINE)
+    typed = re.findall(r"^olmo-mixlaw (.*)$", block("bash"), re.MULTILINE)
+    return [shlex.split(line.replace("$TOKENIZER", tokenizer)) for line in typed]
 
 
 @pytest.fixture
@@ -44,8 +47,8 @@ def test_a_swarm_is_drawn_trained_fitted_and_optimised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: Callable[[list[str]], dict]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(blocks("python")[0], {})
-    Path("tiny.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    exec(block("python"), {})
+    Path("tiny.yaml").write_text(block("yaml"), encoding="utf-8")
     whole, tiny, study, fit, optimize = commands()
 
     swarm = answered(whole)
