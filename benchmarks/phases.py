@@ -51,16 +51,9 @@ def facts(fields: str, tokenizer: Path) -> Facts:
 
 def predict(results: Path) -> dict[str, Any]:
     """Thresholds in ratio at each size, and in size at each ratio; nothing was swept."""
-    folder = results / "phase-pure"
-    table = RunTable.load(folder / "table")
-    tokenizer = folder / "data" / "tokenizer.json"
-    swept, pure = facts(SWEPT, tokenizer), facts(PURE, tokenizer)
-    ladder = load_ladder("phase")
-    n_params = {size: float(ladder.rung(size).n_params) for size in SIZES}
-    rule = Rule(
-        web_of(table, "web", float(np.median(list(n_params.values())))),
-        storage_of(table, "facts", pure),
-    )
+    swept = facts(SWEPT, results / "phase-pure" / "data" / "tokenizer.json")
+    n_params = _sizes()
+    rule = rule_of(results)
     by_ratio = {size: _in_ratio(swept, n, rule) for size, n in n_params.items()}
     by_size = {f"{ratio:g}": _in_size(swept, ratio, rule) for ratio in RATIOS}
     return {
@@ -72,6 +65,21 @@ def predict(results: Path) -> dict[str, Any]:
         "size": by_size,
         "exponent": _exponent([(n_params[s], by_ratio[s]["optimum"]["middle"]) for s in SIZES]),
     }
+
+
+def _sizes() -> dict[str, float]:
+    ladder = load_ladder("phase")
+    return {size: float(ladder.rung(size).n_params) for size in SIZES}
+
+
+def rule_of(results: Path) -> Rule:
+    """The rule of the runs on the web alone and on facts alone."""
+    folder = results / "phase-pure"
+    table = RunTable.load(folder / "table")
+    return Rule(
+        web_of(table, "web", float(np.median(list(_sizes().values())))),
+        storage_of(table, "facts", facts(PURE, folder / "data" / "tokenizer.json")),
+    )
 
 
 def _in_ratio(swept: Facts, n_params: float, rule: Rule) -> dict[str, Any]:
