@@ -197,7 +197,7 @@ def scorer(device: str) -> dict[str, float]:
     from olmo_mixlaw.evaluation.loading import load_model
 
     width, layers, limit = (512, 8, 300) if device == "cuda" else (64, 1, 8)
-    pairs = scoring.requests_of("piqa:rc_0shot", limit)
+    pairs = scoring.pairs_of(scoring.requests_of("piqa:rc_0shot", limit))
     with tempfile.TemporaryDirectory() as name:
         folder = scoring.make_model(Path(name), width, layers)
         model = load_model(folder, device=device)

@@ -47,8 +47,10 @@ def test_a_swarm_is_drawn_trained_fitted_and_optimised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: Callable[[list[str]], dict]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(block("python"), {})
-    Path("tiny.yaml").write_text(block("yaml"), encoding="utf-8")
+    # Half the text and fewer steps than a reader's.
+    exec(block("python").replace("max_documents=1200", "max_documents=600"), {})
+    template = block("yaml").replace("200k", "40k").replace("500k", "100k")
+    Path("tiny.yaml").write_text(template, encoding="utf-8")
     whole, tiny, study, fit, optimize = commands()
 
     swarm = answered(whole)
