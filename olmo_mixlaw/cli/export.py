@@ -26,11 +26,16 @@ def export() -> None:
     help="Export to olmo_mixlaw's class: shared experts, dense layers, sigmoid routing.",
 )
 def hf(checkpoint: Path, out: Path, tokenizer: str | Path | None, own_class: bool) -> None:
-    """Write CHECKPOINT, an unsharded one of OLMo or one of OLMo-core, as HuggingFace folder OUT."""
+    """Write CHECKPOINT, an unsharded one of OLMo or one of OLMo-core, as HuggingFace folder OUT.
+
+    Of a run's folder the newest checkpoint is taken.
+    """
     from olmo_mixlaw.datasets.tokenizer import load_tokenizer, wrong_end
+    from olmo_mixlaw.evaluation.provenance import newest_checkpoint
     from olmo_mixlaw.study.places import moved_tokenizer
     from olmo_mixlaw.training_core.saved import is_checkpoint, require_core
 
+    checkpoint = newest_checkpoint(checkpoint)
     tokenizer = tokenizer or moved_tokenizer(checkpoint)
     if is_checkpoint(checkpoint):
         from olmo_mixlaw.training_core.to_hf import export as write_core

@@ -135,6 +135,21 @@ def test_wrong_folders_are_refused(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+def test_of_a_run_the_newest_checkpoint_is_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    checkpoint = write_checkpoint(folder, SHAPE)
+    (folder / "latest-unsharded").symlink_to(checkpoint.name)
+    out = tmp_path / "hf"
+    assert run(app, ["export", "hf", str(tmp_path / "run"), str(out)]) == 0, capsys.readouterr().err
+    assert_same_model(checkpoint, load_hf(out), out)
+    capsys.readouterr()
+    assert run(app, ["export", "hf", str(tmp_path / "none"), str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: no such model folder\n"
+
+
 def test_commands_convert_there_and_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
