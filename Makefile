@@ -28,7 +28,7 @@ test: setup  ## lint, the flow of imports, types and the fast tests
 	$(BIN)/pytest -n 2 -m "not slow and not gpu"
 
 test-slow: setup
-	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not gpu"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not gpu"
 
 test-all: test test-slow
 

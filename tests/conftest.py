@@ -13,6 +13,9 @@ SMALL = (
     "&pools=birth_date:60,birth_city:24,university:30,major:12,employer:26"
 )
 
+# Files of many minutes. They come first, so that no worker waits for another's at the end.
+LONG = ("test_docs_run.py", "test_slurm_cluster.py", "test_run.py", "test_sharing.py")
+
 sys.path.insert(0, str(Path(__file__).parent))
 # A slow or busy machine fails no test.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +25,10 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 def pytest_collection() -> None:
     """The profile holds for one thread, and xdist collects and runs in another than this file's."""
     settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
