@@ -235,7 +235,7 @@ def test_its_ladder_is_listed_shown_and_studied(example: Site) -> None:
     ]
     changes = ["ladder=deep", "sizes=[l2,l4]", "target.size=l8", "domains.bio=mixlaw:squares"]
     changes += [f"laws=[{','.join(LAWS)}]", "evaluation.tasks=[square_recall]"]
-    assert "l4-bio10-2M-s1" in example.ok("study", "plan", "micro", *changes)
+    assert "l4-bio10-1M-s1" in example.ok("study", "plan", "micro", *changes)
 
 
 HOSTED = """

@@ -65,7 +65,7 @@ def test_it_is_the_one_that_runs(installed: Site) -> None:
     [
         ("train --help", "Trainer"),
         ("ladder show micro-dense", "w64"),
-        ("study plan micro", "w64-bio30-2M-s1"),
+        ("study plan micro", "w48-bio30-1M-s1"),
         ("swarm micro24 -n 4", "text:wikipedia"),
         ("evaluate --list-tasks", "bio_recall"),
         ("data show mixlaw:slope -n 1", "Final Answer"),

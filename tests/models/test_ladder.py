@@ -20,7 +20,7 @@ from olmo_mixlaw.schema import parse_count
 
 
 @pytest.mark.olmo
-@pytest.mark.parametrize("name", ["w16", "w32", "w64", "w96", "w128"])
+@pytest.mark.parametrize("name", ["w16", "w32", "w48", "w64", "w96", "w128"])
 def test_micro_dense_counts_equal_olmos_model(name: str) -> None:
     from olmo.config import ModelConfig
     from olmo.model import OLMo
@@ -33,8 +33,8 @@ def test_micro_dense_counts_equal_olmos_model(name: str) -> None:
 
 def test_micro_dense_has_the_sizes_it_promises() -> None:
     ladder = load_ladder("micro-dense")
-    sizes = [round(ladder.rung(w).n_params / 1000) for w in ("w16", "w32", "w64")]
-    assert sizes == [6, 25, 98]
+    sizes = [round(ladder.rung(w).n_params / 1000) for w in ("w16", "w32", "w48", "w64")]
+    assert sizes == [6, 25, 56, 98]
     rung = ladder.rung("w16")
     assert (rung.learning_rate, rung.batch_sequences, rung.batch_tokens) == (4e-3, 16, 2048)
 
