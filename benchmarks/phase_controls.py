@@ -8,7 +8,6 @@ The rule is that of `phases.py`: `predict` looks at no study and `measured` fits
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -135,15 +134,6 @@ def _by_mixture(
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("predict", "measured"))
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of studies")
-    options = parser.parse_args()
-    found = predict(options.results) if options.what == "predict" else measured(options.results)
-    print(json.dumps(found, indent=2))
-    record.save(PREDICTED if options.what == "predict" else "phase_controls", found)
-
-
 if __name__ == "__main__":
-    main()
+    asked = {"predict": (predict, PREDICTED), "measured": (measured, "phase_controls")}
+    phases.main(__doc__, asked)

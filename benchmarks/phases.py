@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -195,15 +196,20 @@ def _within(found: float, told: dict[str, Any]) -> bool:
     return told["low"] is not None and told["low"] <= found and (high is None or found <= high)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("predict", "measured"))
+Asked = Callable[[Path], dict[str, Any]]
+
+
+def main(description: str, asked: Mapping[str, tuple[Asked, str]]) -> None:
+    """Print and save, under its name, what is asked for by the first word of the command line."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("what", choices=asked)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of studies")
     options = parser.parse_args()
-    found = predict(options.results) if options.what == "predict" else measured(options.results)
+    find, name = asked[options.what]
+    found = find(options.results)
     print(json.dumps(found, indent=2))
-    record.save(PREDICTIONS if options.what == "predict" else "phases", found)
+    record.save(name, found)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, {"predict": (predict, PREDICTIONS), "measured": (measured, "phases")})
