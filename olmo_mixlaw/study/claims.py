@@ -141,7 +141,7 @@ class Claims:
         try:
             touched = path.stat().st_mtime_ns
             text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:  # a later one has taken its place
+        except OSError:  # a later one has taken its place, or the file system is away for a while
             return False
         holder = _named(text)
         if holder is not None and holder.is_seen_dead():
