@@ -32,8 +32,10 @@ test-slow: setup
 
 test-all: test test-slow
 
+# Laws and advice ask for no trainer: `make test` has them.
 test-core: setup-core  ## the tests of OLMo-core's trainer, and of all that both trainers share
-	$(CORE)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	$(CORE)/pytest -n 2 --dist loadfile -m "not slow and not gpu" \
+		--ignore tests/laws --ignore tests/advice --ignore tests/fuzz
 
 test-core-slow: setup-core
 	$(CORE)/pytest -n 2 --dist loadfile -m "slow and not gpu" tests/core
