@@ -32,7 +32,7 @@ test-slow: setup
 
 test-all: test test-slow
 
-# Laws and advice ask for no trainer: `make test` has them.
+# Laws, advice and the fuzzer, which are the same under either, are left to `make test`.
 test-core: setup-core  ## the tests of OLMo-core's trainer, and of all that both trainers share
 	$(CORE)/pytest -n 2 --dist loadfile -m "not slow and not gpu" \
 		--ignore tests/laws --ignore tests/advice --ignore tests/fuzz

@@ -18,14 +18,13 @@ import phases
 import record
 
 from olmo_mixlaw.advice.knowledge import Facts, Outlook, Rule, facts_of
-from olmo_mixlaw.advice.knowledge.detect import crossing
 from olmo_mixlaw.advice.knowledge.outlook import quantiles
 from olmo_mixlaw.advice.knowledge.sweep import BITS, RECALL, series_of
 from olmo_mixlaw.models.ladder import load_ladder
 from olmo_mixlaw.runs import RunTable
 
 PREDICTED = "phase_controls_predicted"
-HORIZON = {"size": "w24", "tokens": (2_000_000, 4_000_000, 8_000_000, 16_000_000)}
+HORIZON = (2_000_000, 4_000_000, 8_000_000, 16_000_000)  # tokens
 PEOPLE = "mixlaw:biography?n=64&seed=1&templates=2&pools=small"
 # By mixture: the share of the facts that is kept, the tokens of tuples for each of sentences.
 SHARES = {"part025": 0.25, "part050": 0.5, "part075": 0.75, "part100": 1.0}
@@ -43,7 +42,7 @@ def predict(results: Path) -> dict[str, Any]:
     whole = Outlook(swept, n_params, 8e6, rule)
     mixed = Outlook(people, float(dense.rung("w32").n_params), 4e6, rule)
     return {
-        "horizon": {str(t): _ratios(swept, n_params, t, rule) for t in HORIZON["tokens"]},
+        "horizon": {str(t): _ratios(swept, n_params, t, rule) for t in HORIZON},
         "subsample": {
             name: _known(replace(whole, facts=swept.subsampled(share)), 0.2, share)
             for name, share in SHARES.items()
@@ -89,22 +88,17 @@ def _horizon(table: RunTable, said: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for series in series_of(table, "facts", ["ratio"]):
         tokens = series.fixed["n_tokens"]
-        half = crossing(series, series.recall, phases.HALF)
         asked = min(said, key=lambda t: abs(float(t) - tokens))
         rows.append(
             {
                 "at": series.fixed,
-                "half_of_answers": float(half) if np.isfinite(half) else None,
+                "half_of_answers": phases.half_known(series, series.recall),
                 "predicted": said[asked],
-                "mean_recall": _means(series.x, series.recall),
+                "mean_recall": phases.means(series, series.recall),
                 "recalls": {f"{x:g}": series.recall[series.x == x].tolist() for x in set(series.x)},
             }
         )
     return sorted(rows, key=lambda row: row["at"]["n_tokens"])
-
-
-def _means(x: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    return {f"{value:g}": float(values[x == value].mean()) for value in sorted(set(x))}
 
 
 def _by_mixture(

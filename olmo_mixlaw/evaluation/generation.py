@@ -144,6 +144,8 @@ def _continue(
 
 
 def _stops(model: LanguageModel, said: Sequence[int], request: Request) -> bool:
+    if not request.stop:
+        return False
     text = model.decode(said)
     return any(stop in text for stop in request.stop)
 
